@@ -1,0 +1,116 @@
+"""Whole recipes, one per command."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from align.config.base import Section
+from align.config.data import DataConfig, EvalConfig
+from align.config.grpo import GrpoConfig
+from align.config.optim import OptimConfig
+from align.config.policy import PolicyConfig
+from align.config.rewards import RewardsConfig
+from align.config.rollout import RolloutConfig, SyncConfig
+from align.config.run import CheckpointConfig, ClusterConfig, ReportConfig
+from align.config.sft import SftConfig
+
+
+class RunRecipe(Section):
+    """What every run has: a name, a seed, a place and a policy."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run and, unless ``run_dir`` says otherwise, of its directory under runs/."""
+    seed: int = Field(0, ge=0)
+    """Every random choice derives from it."""
+    run_dir: str | None = None
+    """Run directory; default runs/<name>."""
+    policy: PolicyConfig
+    """The model."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Machines and processes."""
+
+
+class SftRecipe(RunRecipe):
+    """``align sft``: supervised fine-tuning."""
+
+    kind: Literal["sft"]
+    data: DataConfig
+    """Conversations: a ``messages`` column, or ``prompt`` and ``completion``."""
+    sft: SftConfig = SftConfig()
+    """Epochs, batch, packing."""
+    optim: OptimConfig = OptimConfig(lr=5e-6, schedule="cosine", warmup_steps=100)
+    """Optimiser and schedule."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Saving."""
+    report: ReportConfig = ReportConfig()
+    """Reporting."""
+
+
+class GrpoRecipe(RunRecipe):
+    """``align grpo``: reinforcement learning from several rewards."""
+
+    kind: Literal["grpo"]
+    data: DataConfig
+    """Prompts: a ``prompt`` column (text or messages) and whatever columns the rewards read."""
+    grpo: GrpoConfig = GrpoConfig()
+    """The algorithm."""
+    optim: OptimConfig = OptimConfig()
+    """Optimiser and schedule."""
+    rollout: RolloutConfig = RolloutConfig()
+    """Sampling."""
+    sync: SyncConfig = SyncConfig()
+    """Weight push."""
+    rewards: RewardsConfig
+    """Reward terms."""
+    eval: EvalConfig = EvalConfig()
+    """Held-out measurements."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Saving."""
+    report: ReportConfig = ReportConfig()
+    """Reporting."""
+
+
+class EvalRecipe(RunRecipe):
+    """``align eval``: held-out accuracy of a model."""
+
+    kind: Literal["eval"]
+    eval: EvalConfig
+    """Held-out parts and their metrics."""
+    rollout: RolloutConfig = RolloutConfig()
+    """Engine settings."""
+
+
+class StageConfig(Section):
+    """One stage of a pipeline."""
+
+    recipe: str
+    """Recipe file, beside the pipeline file or relative to the working directory."""
+    set: dict[str, object] = {}
+    """Overrides. ``${stage}`` inside a value stands for that stage's run directory."""
+
+
+class PipelineRecipe(Section):
+    """``align run``: stages in order, each fed by those before it."""
+
+    kind: Literal["pipeline"]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the pipeline and of its directory under runs/."""
+    seed: int = Field(0, ge=0)
+    """Given to every stage that sets none of its own."""
+    run_dir: str | None = None
+    """Directory that holds one run directory per stage; default runs/<name>."""
+    stages: dict[str, StageConfig] = Field(min_length=1)
+    """Stage name → recipe and overrides, in order."""
+
+
+Recipe = Annotated[
+    SftRecipe | GrpoRecipe | EvalRecipe | PipelineRecipe, Field(discriminator="kind")
+]
+KINDS: dict[str, type[Section]] = {
+    "sft": SftRecipe,
+    "grpo": GrpoRecipe,
+    "eval": EvalRecipe,
+    "pipeline": PipelineRecipe,
+}

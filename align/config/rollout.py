@@ -1,0 +1,47 @@
+"""The rollout engine (vLLM) and the way weights reach it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from align.config.base import Section
+from align.config.policy import Dtype
+
+
+class RolloutConfig(Section):
+    """How completions are sampled."""
+
+    max_new_tokens: int = Field(256, ge=1)
+    """Longest completion."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature; training uses the same, so that ratios compare like with like."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus sampling; below 1 the sampled log-probabilities are renormalised and biased."""
+    dtype: Dtype | None = None
+    """Type of the engine's weights; default: the policy's."""
+    max_num_seqs: int = Field(64, ge=1)
+    """Sequences decoded at once."""
+    kv_cache_gib: float = Field(2.0, gt=0)
+    """KV-cache space on a CPU machine, GiB."""
+    gpu_memory_utilization: float = Field(0.5, gt=0, lt=1)
+    """Share of a GPU that the engine may use beside the trainer."""
+    compile: bool = False
+    """Compile the engine's model: slower start (a minute), somewhat faster decoding."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs that share one engine."""
+
+
+class SyncConfig(Section):
+    """Verification after each weight push."""
+
+    probe_tokens: int = Field(64, ge=2)
+    """Length of the probe prompt that trainer and engine both score."""
+    tolerance: float | None = Field(None, gt=0)
+    """Largest mean |Δ log-probability| of the probe; default 0.15 in bf16, 1e-3 in fp32."""
+    every: int = Field(1, ge=1)
+    """Probe after every so many pushes; checksums are compared after each."""
+
+
+Backend = Literal["auto", "cpu", "cuda"]

@@ -1,0 +1,41 @@
+"""The run directory, its checkpoints, and the machines."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from align.config.base import Section
+from align.config.rollout import Backend
+
+
+class CheckpointConfig(Section):
+    """When the run saves itself."""
+
+    every: int = Field(50, ge=1)
+    """Optimiser steps between checkpoints; the last step always has one."""
+    keep: int = Field(2, ge=1)
+    """Older checkpoints are removed."""
+
+
+class ReportConfig(Section):
+    """What is written while the run is under way."""
+
+    console: bool = True
+    """Live panel on a terminal; plain lines elsewhere."""
+    tensorboard: bool = True
+    """Event files in the run directory."""
+    rollouts_every: int = Field(1, ge=1)
+    """Steps between parquet files of all completions with all reward terms."""
+
+
+class ClusterConfig(Section):
+    """Where the actors run."""
+
+    ray_address: str | None = None
+    """``auto`` or ``ray://host:port`` joins a running cluster; default: Ray on this machine."""
+    device: Backend = "auto"
+    """``auto`` takes CUDA where there is a GPU."""
+    processes: int = Field(1, ge=1)
+    """Training ranks (one per GPU)."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of the trainer and of the engine, which take turns; default: all cores."""

@@ -1,0 +1,206 @@
+"""The values that pass between the parts, and the Protocols the loop talks to.
+
+Plain lists, not tensors: these cross process borders, and the largest of them (a batch of
+token ids) is small. Terms: a *prompt* is asked G times, giving a *group* of *completions*;
+scores turn a group into *advantages*; all groups of a step make one *train batch*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Message = Mapping[str, str]
+"""One turn: ``{"role": "system" | "user" | "assistant", "content": text}``."""
+
+FinishReason = Literal["stop", "length"]
+OutcomeKind = Literal["ok", "abstain", "error", "timeout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question, rendered and tokenised once."""
+
+    id: str
+    """Stable name ``part/row``; seeds and grouping derive from it."""
+    messages: tuple[Message, ...]
+    """The conversation up to the turn to be written."""
+    token_ids: list[int]
+    """The rendered template with its generation prompt, [P] ints."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """The row's other columns; rewards read them."""
+    part: str = ""
+    """The mixture part that the row came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled answer."""
+
+    prompt_id: str
+    sample_index: int
+    """0 … G-1 inside its group."""
+    token_ids: list[int]
+    """[T] ints, the end-of-sequence token included when it was sampled."""
+    logprobs: list[float]
+    """[T] log-probabilities of those tokens as the engine sampled them (temperature applied)."""
+    text: str
+    """Decoded without special tokens."""
+    finish_reason: FinishReason
+    weight_version: int
+    """Version of the policy weights that sampled it."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All completions of one prompt in one step."""
+
+    prompt: Prompt
+    completions: list[Completion]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one reward term said of one completion. A failure is never a number."""
+
+    kind: OutcomeKind
+    value: float | None = None
+    """The raw score; None unless ``kind == "ok"``."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Named components, when the function returned a mapping."""
+    detail: str = ""
+    """The traceback or reason of a failure."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScore:
+    """The combined reward of one completion and every term behind it."""
+
+    prompt_id: str
+    sample_index: int
+    reward: float | None
+    """Weighted sum of the terms; None when a term failed or every term abstained."""
+    terms: Mapping[str, Outcome]
+
+
+@dataclass(slots=True)
+class TrainBatch:
+    """The completions of one step that carry a gradient, flat, in (prompt, sample) order.
+
+    N sequences; sequence i has P_i prompt tokens and T_i completion tokens.
+    """
+
+    prompt_ids: list[str]
+    prompt_tokens: list[list[int]]
+    """N lists of P_i ints."""
+    completion_tokens: list[list[int]]
+    """N lists of T_i ints."""
+    rollout_logprobs: list[list[float]]
+    """N lists of T_i floats, as the engine sampled them."""
+    advantages: list[float]
+    """N floats: outcome supervision gives one advantage to every token of a completion."""
+    token_weights: list[float]
+    """N floats: the weight of each token of sequence i in the loss. Computed over the whole
+    batch before any backward pass, so that micro-batches cannot change the objective."""
+    old_logprobs: list[list[float]] | None = None
+    """N lists of T_i floats: the policy before this step's first update. None when the update
+    is on-policy, where they equal the policy's own log-probabilities."""
+    ref_logprobs: list[list[float]] | None = None
+    """N lists of T_i floats from the reference model; None when β = 0."""
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    def select(self, rows: Sequence[int]) -> TrainBatch:
+        """The given rows, in the given order; token weights stay those of the whole batch."""
+
+        def pick(column):
+            return None if column is None else [column[row] for row in rows]
+
+        return TrainBatch(
+            prompt_ids=pick(self.prompt_ids),
+            prompt_tokens=pick(self.prompt_tokens),
+            completion_tokens=pick(self.completion_tokens),
+            rollout_logprobs=pick(self.rollout_logprobs),
+            advantages=pick(self.advantages),
+            token_weights=pick(self.token_weights),
+            old_logprobs=pick(self.old_logprobs),
+            ref_logprobs=pick(self.ref_logprobs),
+        )
+
+
+@dataclass(slots=True)
+class StepStats:
+    """What one step reports: flat ``group/name`` metrics, seconds per stage, the samples."""
+
+    step: int
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    """Wall seconds by stage name."""
+    groups: list[Group]
+    scores: list[SampleScore]
+    advantages: list[float | None]
+    """One per completion, in (prompt, sample) order; None for a sample left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """One verified push of the policy's weights into the engine."""
+
+    version: int
+    tensors: int
+    bytes: int
+    probe_mean: float
+    """Mean absolute difference of the probe's token log-probabilities, trainer vs engine."""
+    probe_max: float
+
+
+class Policy(Protocol):
+    """The training actor as the loop sees it."""
+
+    def logprobs(self, batch: TrainBatch) -> list[list[float]]:
+        """Log-probabilities of the completion tokens under the current policy."""
+        ...
+
+    def ref_logprobs(self, batch: TrainBatch) -> list[list[float]]:
+        """The same under the frozen reference (the base model, under LoRA)."""
+        ...
+
+    def update(self, batch: TrainBatch) -> dict[str, float]:
+        """One optimiser step on the whole of ``batch``; returns metrics."""
+        ...
+
+
+class Rollout(Protocol):
+    """The rollout engine as the loop sees it."""
+
+    def sample(self, prompts: Sequence[Prompt], group_size: int, step: int) -> Iterator[Group]:
+        """Groups in the order in which they finish."""
+        ...
+
+
+class Rewards(Protocol):
+    """The reward bank as the loop sees it."""
+
+    def submit(self, group: Group) -> None:
+        """Start scoring a finished group; returns at once."""
+        ...
+
+    def collect(self) -> list[SampleScore]:
+        """Wait for everything submitted; scores in (prompt, sample) order of submission."""
+        ...
+
+
+class Sync(Protocol):
+    """The way of the weights from trainer to engine."""
+
+    def push(self) -> SyncReport:
+        """Copy, load and verify.
+
+        Raises:
+            SyncError: trainer and engine disagree afterwards.
+        """
+        ...
