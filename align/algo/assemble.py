@@ -1,0 +1,83 @@
+"""Groups and scores of one step become one train batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from align.algo.advantage import group_advantages
+from align.algo.reduce import token_weights
+from align.config.grpo import GrpoConfig
+from align.types import Completion, Group, SampleScore, TrainBatch
+
+
+def step_advantages(
+    groups: Sequence[Group], scores: Sequence[SampleScore], config: GrpoConfig
+) -> list[float | None]:
+    """One advantage per completion in (prompt, sample) order; None for a sample left out.
+
+    Scores are matched by (prompt id, sample index), never by position.
+
+    Raises:
+        KeyError: a completion has no score.
+    """
+    rewards = {(score.prompt_id, score.sample_index): score.reward for score in scores}
+    return [
+        advantage
+        for group in groups
+        for advantage in group_advantages(
+            [rewards[each.prompt_id, each.sample_index] for each in group.completions], config.advantage
+        )
+    ]
+
+
+def assemble(
+    groups: Sequence[Group],
+    advantages: Sequence[float | None],
+    config: GrpoConfig,
+    max_new_tokens: int,
+) -> list[TrainBatch]:
+    """The step's minibatches, each of whole groups, token weights computed over the minibatch.
+
+    Samples without an advantage are left out. At β = 0 a sample whose advantage is 0 adds nothing
+    to the gradient: it counts in the denominators but is not computed. A minibatch in which nothing
+    is left is dropped.
+
+    Args:
+        groups: the step's groups.
+        advantages: one per completion, in the groups' order.
+        config: minibatches, reduction, β.
+        max_new_tokens: longest completion the sampler allows.
+    """
+    rows = [(group, completion) for group in groups for completion in group.completions]
+    kept = [
+        (group, completion, advantage)
+        for (group, completion), advantage in zip(rows, advantages, strict=True)
+        if advantage is not None and completion.token_ids
+    ]
+    share = -(-len(groups) // config.minibatches)
+    position = {group.prompt.id: index // share for index, group in enumerate(groups)}
+    batches = []
+    for minibatch in range(config.minibatches):
+        members = [row for row in kept if position[row[0].prompt.id] == minibatch]
+        batch = _batch(members, config, max_new_tokens)
+        if len(batch):
+            batches.append(batch)
+    return batches
+
+
+def _batch(
+    members: Sequence[tuple[Group, Completion, float]], config: GrpoConfig, max_new_tokens: int
+) -> TrainBatch:
+    lengths = [len(completion.token_ids) for _, completion, _ in members]
+    weights = token_weights(lengths, config.reduction, max_new_tokens) if members else []
+    batch = TrainBatch(
+        prompt_ids=[group.prompt.id for group, _, _ in members],
+        prompt_tokens=[group.prompt.token_ids for group, _, _ in members],
+        completion_tokens=[completion.token_ids for _, completion, _ in members],
+        rollout_logprobs=[completion.logprobs for _, completion, _ in members],
+        advantages=[advantage for _, _, advantage in members],
+        token_weights=weights,
+    )
+    if config.beta > 0:
+        return batch
+    return batch.select([row for row, advantage in enumerate(batch.advantages) if advantage != 0])

@@ -1,0 +1,71 @@
+"""The rollout actor: vLLM in a process of its own, beside the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import ray
+
+from align.cluster.policy_actor import peak_gib
+from align.config.recipe import GrpoRecipe
+from align.rollout.engine import Engine
+from align.sync.arena import Manifest, read
+from align.types import Completion, Group, Prompt
+
+
+@ray.remote
+class RolloutActor:
+    """One engine. It starts without weights; the first push fills it."""
+
+    def __init__(self, recipe: GrpoRecipe, model: str, device: str) -> None:
+        policy = recipe.policy
+        self.engine = Engine(
+            model,
+            recipe.rollout,
+            dtype=recipe.rollout.dtype or policy.dtype,
+            max_model_len=recipe.grpo.max_prompt_tokens + recipe.rollout.max_new_tokens,
+            seed=recipe.seed,
+            device=device,
+            blank=True,
+            trust_remote_code=policy.trust_remote_code,
+        )
+
+    def ready(self) -> bool:
+        """Answer once the engine is up."""
+        return True
+
+    def sample(self, prompts: list[Prompt], group_size: int, step: int) -> Iterator[Group]:
+        yield from self.engine.sample(prompts, group_size, step)
+
+    def answer(self, prompts: list[Prompt], max_new_tokens: int, temperature: float) -> list[Completion]:
+        return self.engine.answer(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
+
+    def load(self, manifest: Manifest) -> None:
+        """Take over published weights."""
+        self.engine.load_weights(partial(read, manifest), manifest.version)
+
+    def score(self, token_ids: list[int]) -> list[float]:
+        return self.engine.score(token_ids)
+
+    def memory_gib(self) -> float:
+        return peak_gib()
+
+
+class RolloutClient:
+    """The actor as the loop sees it (``align.types.Rollout``)."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def sample(self, prompts: Sequence[Prompt], group_size: int, step: int) -> Iterator[Group]:
+        stream = self.actor.sample.options(num_returns="streaming").remote(list(prompts), group_size, step)
+        for reference in stream:
+            yield ray.get(reference)
+
+    def answer(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float
+    ) -> list[Completion]:
+        """One held-out completion per prompt."""
+        return ray.get(self.actor.answer.remote(list(prompts), max_new_tokens, temperature))

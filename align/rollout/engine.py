@@ -1,0 +1,195 @@
+"""vLLM as a rollout engine: kept warm between steps, weights replaced in place.
+
+The engine runs inside the process that makes it. That process must do nothing else with torch:
+vLLM pins threads, reseeds the global generator and owns the default process group.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from align.config.rollout import RolloutConfig
+from align.errors import EngineError
+from align.rollout.sampling import greedy_params, group_params, probe_params
+from align.rollout.worker_extension import WeightSource
+from align.types import Completion, Group, Prompt
+
+
+class Engine:
+    """One vLLM engine.
+
+    Usage: ``load_weights(source, version)`` whenever the policy changed, then ``sample(...)``.
+    Invariant: every completion carries the version of the weights that sampled all of it.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        settings: RolloutConfig,
+        *,
+        dtype: str,
+        max_model_len: int,
+        seed: int,
+        device: str = "cpu",
+        tokenizer: str | None = None,
+        blank: bool = False,
+        trust_remote_code: bool = False,
+        overrides: dict[str, Any] | None = None,
+    ) -> None:
+        """Start the engine.
+
+        Args:
+            model: model directory or hub id.
+            settings: sampling and sizing.
+            dtype: type of the engine's weights, ``bfloat16`` or ``float32``.
+            max_model_len: longest prompt plus completion, tokens.
+            seed: run seed; sample seeds derive from it.
+            device: ``cpu`` or ``cuda``.
+            tokenizer: where the tokenizer is, when not beside the model.
+            blank: start without reading weights; :meth:`load_weights` must come first.
+            trust_remote_code: run code that comes with the model.
+            overrides: keys set on the model's Hugging Face configuration.
+
+        Raises:
+            EngineError: vLLM refuses the model or the settings.
+        """
+        _prepare_environment(settings, device)
+        from vllm import LLM
+
+        self.settings = settings
+        self.seed = seed
+        self.version = 0
+        try:
+            self.llm = LLM(
+                model=model,
+                tokenizer=tokenizer or model,
+                dtype=dtype,
+                max_model_len=max_model_len,
+                max_num_seqs=settings.max_num_seqs,
+                enforce_eager=not settings.compile,
+                load_format="dummy" if blank else "auto",
+                logprobs_mode="processed_logprobs",
+                seed=seed % 2**31,
+                trust_remote_code=trust_remote_code,
+                hf_overrides=overrides or {},
+                worker_extension_cls="align.rollout.worker_extension.WeightReceiver",
+                disable_log_stats=True,
+                **_device_arguments(settings, device),
+            )
+        except (ValueError, RuntimeError, NotImplementedError) as error:
+            raise EngineError(
+                f"vLLM could not start: {str(error).strip().splitlines()[-1]}",
+                file=model,
+                remedy="see the engine's own messages above; check rollout.* against the machine",
+            ) from error
+        self.tokenizer: Any = self.llm.get_tokenizer()
+        self._requests = 0
+
+    def sample(self, prompts: Sequence[Prompt], group_size: int, step: int) -> Iterator[Group]:
+        """G completions per prompt, each with a seed of its own; groups as they finish.
+
+        Args:
+            prompts: tokenised prompts.
+            group_size: G.
+            step: enters the seeds, so that the same prompt differs between steps.
+        """
+        pending: dict[str, list[Completion]] = {prompt.id: [] for prompt in prompts}
+        jobs = [(prompt, index) for prompt in prompts for index in range(group_size)]
+        params = [group_params(self.settings, self.seed, step, p.id, i, self._eos) for p, i in jobs]
+        for completion, prompt in self._run(jobs, params):
+            group = pending[prompt.id]
+            group.append(completion)
+            if len(group) == group_size:
+                yield Group(prompt, sorted(group, key=lambda each: each.sample_index))
+
+    def answer(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float = 0.0
+    ) -> list[Completion]:
+        """One completion per prompt, in order; greedy at temperature 0."""
+        jobs = [(prompt, 0) for prompt in prompts]
+        params = [greedy_params(max_new_tokens, temperature, self.seed, p.id, self._eos) for p in prompts]
+        found = {prompt.id: completion for completion, prompt in self._run(jobs, params)}
+        return [found[prompt.id] for prompt in prompts]
+
+    def score(self, token_ids: Sequence[int]) -> list[float]:
+        """Log-probability of each token but the first under the engine's weights, in nats."""
+        (output,) = self.llm.generate([{"prompt_token_ids": list(token_ids)}], probe_params(), use_tqdm=False)
+        rows = output.prompt_logprobs
+        assert rows is not None
+        return [row[token].logprob for row, token in zip(rows[1:], token_ids[1:], strict=True)]
+
+    def load_weights(self, source: WeightSource, version: int) -> None:
+        """Replace the weights in place; cached prefixes of the old weights are dropped.
+
+        Raises:
+            EngineError: the engine refused a tensor. It must not be used afterwards.
+        """
+        try:
+            self.llm.collective_rpc("load_policy_weights", args=(source,))
+        except Exception as error:  # vLLM raises whatever a loader raises; all of it is fatal here
+            raise EngineError(
+                f"the engine refused the policy's weights: {error}",
+                remedy="trainer and engine must be built from the same config.json",
+            ) from error
+        self.llm.reset_prefix_cache()
+        self.version = version
+
+    def _run(
+        self, jobs: Sequence[tuple[Prompt, int]], params: Sequence[Any]
+    ) -> Iterator[tuple[Completion, Prompt]]:
+        engine = self.llm.llm_engine
+        running: dict[str, tuple[Prompt, int, Any]] = {}
+        for (prompt, index), each in zip(jobs, params, strict=True):
+            self._requests += 1
+            name = str(self._requests)
+            running[name] = (prompt, index, each)
+            engine.add_request(name, {"prompt_token_ids": prompt.token_ids}, each)
+        try:
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        prompt, index, each = running.pop(output.request_id)
+                        yield self._completion(output.outputs[0], prompt, index, each.seed), prompt
+        finally:  # an abandoned generator must not leave requests behind
+            if running:
+                engine.abort_request(list(running))
+
+    def _completion(self, output: Any, prompt: Prompt, index: int, seed: int | None) -> Completion:
+        tokens = list(output.token_ids)
+        logprobs = output.logprobs or []
+        return Completion(
+            prompt_id=prompt.id,
+            sample_index=index,
+            token_ids=tokens,
+            logprobs=[row[token].logprob for row, token in zip(logprobs, tokens, strict=bool(logprobs))],
+            text=self.tokenizer.decode(tokens, skip_special_tokens=True),
+            finish_reason="length" if output.finish_reason == "length" else "stop",
+            weight_version=self.version,
+            seed=seed or 0,
+        )
+
+    @property
+    def _eos(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+
+def _prepare_environment(settings: RolloutConfig, device: str) -> None:
+    """vLLM reads these when it is imported or started."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    if device == "cpu":
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
+        os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")  # its cached artefacts fail to load
+
+
+def _device_arguments(settings: RolloutConfig, device: str) -> dict[str, Any]:
+    if device == "cpu":
+        # The CPU's own rotary kernel misreads MLA's shapes; the native one is right.
+        return {"compilation_config": {"custom_ops": ["-rotary_embedding"]}}
+    return {
+        "tensor_parallel_size": settings.tensor_parallel,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+    }
