@@ -16,6 +16,7 @@ command line can show one clear message and leave the traceback to ``--debug``.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class AlignError(Exception):
@@ -50,11 +51,13 @@ class AlignError(Exception):
         text = f"{where}: {self.message}" if where else self.message
         return f"{text}\n  remedy: {self.remedy}" if self.remedy else text
 
-    def __reduce__(self):  # keyword arguments must survive the trip between processes
+    def __reduce__(self) -> tuple[Any, ...]:  # keyword arguments must survive the trip between processes
         return _rebuild, (type(self), self.message, self.file, self.key, self.remedy)
 
 
-def _rebuild(kind, message, file, key, remedy):
+def _rebuild(
+    kind: type[AlignError], message: str, file: str | None, key: str | None, remedy: str | None
+) -> AlignError:
     return kind(message, file=file, key=key, remedy=remedy)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
+
+T = TypeVar("T")
 
 Message = Mapping[str, str]
 """One turn: ``{"role": "system" | "user" | "assistant", "content": text}``."""
@@ -117,8 +119,8 @@ class TrainBatch:
     def select(self, rows: Sequence[int]) -> TrainBatch:
         """The given rows, in the given order; token weights stay those of the whole batch."""
 
-        def pick(column):
-            return None if column is None else [column[row] for row in rows]
+        def pick(column: list[T]) -> list[T]:
+            return [column[row] for row in rows]
 
         return TrainBatch(
             prompt_ids=pick(self.prompt_ids),
@@ -127,8 +129,8 @@ class TrainBatch:
             rollout_logprobs=pick(self.rollout_logprobs),
             advantages=pick(self.advantages),
             token_weights=pick(self.token_weights),
-            old_logprobs=pick(self.old_logprobs),
-            ref_logprobs=pick(self.ref_logprobs),
+            old_logprobs=None if self.old_logprobs is None else pick(self.old_logprobs),
+            ref_logprobs=None if self.ref_logprobs is None else pick(self.ref_logprobs),
         )
 
 

@@ -13,20 +13,22 @@ class PartConfig(Section):
     path: str | None = None
     """Hub id, file (.jsonl .json .csv .parquet, each also .gz) or folder; default: ``data.path``."""
     subset: str | None = None
-    """Configuration name of a hub data set (``main`` for openai/gsm8k). Ignored for local files."""
+    """Configuration of a hub data set (``main`` for openai/gsm8k); in a folder, its sub-folder of that
+    name if there is one."""
     split: str = "train"
     """Split of a hub data set or folder; a single file has only one."""
-    weight: float = Field(1.0, gt=0)
-    """Share of this part in the mixture, relative to the other parts."""
+    weight: float | None = Field(None, gt=0)
+    """Share of this part in the mixture, relative to the other parts. Give every part a weight, or
+    none: then each counts by its rows, and the parts are simply put together."""
     columns: dict[str, str] = {}
-    """New column → expression over the row's columns; a bare column name is the simplest one.
-    Expressions are sandboxed Jinja: ``answer.split('####')[-1].strip()``, ``chosen | transcript``."""
+    """New column → expression over the row's own columns, which stay; a bare column name is the
+    simplest one. Sandboxed Jinja: ``answer.split('####')[-1].strip()``, ``chosen | transcript``."""
     where: str | None = None
-    """Keep only rows for which this expression is true."""
+    """Keep only rows for which this expression over the row's own and new columns is true."""
     limit: int | None = Field(None, ge=1)
     """Use at most this many rows (the first ones, after ``where``)."""
     system: str | None = None
-    """System message put before every conversation of this part."""
+    """System message put before every conversation of this part that has none of its own."""
 
 
 class DataConfig(Section):

@@ -1,8 +1,9 @@
 """From a YAML file and ``key.path=value`` overrides to a checked recipe.
 
 Paths: a value that starts with ``./`` or ``../`` is taken relative to the recipe file (to the
-working directory, when it comes from an override). Every other path is relative to the working
-directory, and is a hub id where nothing of that name exists.
+working directory, when it comes from an override), one that starts with ``~/`` to the home
+directory. Every other path is relative to the working directory, and is a hub id where nothing of
+that name exists.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from align.config import yaml12
 from align.config.base import Section
+from align.config.knobs import field_at, knobs, section_at
 from align.config.recipe import KINDS
 from align.errors import RecipeError
 
@@ -40,30 +43,67 @@ def load_recipe(file: str | Path, overrides: Sequence[str] = (), *, kind: type[S
     return check(tree, file=file, kind=kind)
 
 
+def dump_recipe(recipe: Section) -> str:
+    """YAML of a whole recipe, defaults included; :func:`load_recipe` reads it back as the same recipe."""
+    return yaml12.dump(recipe.model_dump(mode="json"))
+
+
 def read_tree(file: str | Path) -> dict[str, Any]:
-    """The YAML mapping in ``file`` with ``./`` and ``../`` paths made absolute."""
+    """The YAML mapping in ``file`` with ``./``, ``../`` and ``~/`` paths made absolute.
+
+    Raises:
+        RecipeError: no such file, not UTF-8, bad syntax, a repeated key, or no mapping.
+    """
     path = Path(file)
     if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path("recipes")
-        near = difflib.get_close_matches(path.name, [p.name for p in folder.glob("**/*.yaml")], n=1)
-        hint = f"did you mean {near[0]}?" if near else "name a .yaml file, such as those in recipes/"
-        raise RecipeError("no such recipe", file=path, remedy=hint)
+        raise RecipeError("no such recipe", file=path, remedy=_near_recipe(path))
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"not valid YAML: {error}", file=path, remedy="mend the syntax") from error
+        tree = yaml12.parse(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            f"not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}",
+            file=path,
+            remedy="save the file as UTF-8",
+        ) from error
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"not valid YAML: {yaml12.reason(error)}", file=path, remedy="mend the syntax"
+        ) from error
+    except OSError as error:
+        raise RecipeError(
+            f"cannot be read: {error.strerror}", file=path, remedy="check its permissions"
+        ) from error
     if not isinstance(tree, dict):
-        raise RecipeError("a recipe is a mapping of sections", file=path, remedy="start with `kind:`")
-    return cast(dict[str, Any], _anchor(tree, path.resolve().parent))
+        what = "the file is empty" if tree is None else "a recipe is a mapping of sections"
+        raise RecipeError(
+            what, file=path, key="kind", remedy=f"start with `kind:`, one of {', '.join(KINDS)}"
+        )
+    return cast(dict[str, Any], anchor(tree, path.resolve().parent))
 
 
-def _anchor(value: Any, folder: Path) -> Any:
+def _near_recipe(path: Path) -> str:
+    if path.is_dir():
+        inside = sorted(item.name for item in path.glob("*.yaml"))
+        return (
+            f"it is a folder; name a file in it: {', '.join(inside)}"
+            if inside
+            else "it is a folder without recipes"
+        )
+    folder = path.parent if path.parent.is_dir() else Path("recipes")
+    near = difflib.get_close_matches(path.name, [item.name for item in folder.glob("**/*.yaml")], n=1)
+    return f"did you mean {near[0]}?" if near else "name a .yaml file, such as those in recipes/"
+
+
+def anchor(value: Any, folder: Path) -> Any:
+    """``value`` with every text that starts with ``./``, ``../`` or ``~/`` made an absolute path."""
     if isinstance(value, dict):
-        return {key: _anchor(item, folder) for key, item in value.items()}
+        return {key: anchor(item, folder) for key, item in value.items()}
     if isinstance(value, list):
-        return [_anchor(item, folder) for item in value]
+        return [anchor(item, folder) for item in value]
     if isinstance(value, str) and value.startswith(("./", "../")):
         return os.path.normpath(folder / value)
+    if isinstance(value, str) and value.startswith("~/"):
+        return os.path.expanduser(value)
     return value
 
 
@@ -72,6 +112,16 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
 
     Raises:
         RecipeError: the override is not of the form ``key.path=value``.
+    """
+    steps, value = parse_override(override)
+    set_key(tree, steps, value, origin=override)
+
+
+def parse_override(override: str) -> tuple[list[str], Any]:
+    """The steps of the key and the value of one ``key.path=value``.
+
+    Raises:
+        RecipeError: it is not of that form.
     """
     key, equals, text = override.partition("=")
     steps = key.strip().split(".")
@@ -82,12 +132,14 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
             remedy="write key.path=value, for example grpo.steps=20",
         )
     try:
-        value = yaml.safe_load(text) if text else None
+        value = yaml12.parse(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"the value is not YAML: {text!r}", key=key, remedy="quote it") from error
-    if isinstance(value, str) and _is_number(value):  # YAML 1.1 reads 1e-6 as text
-        value = float(value)
-    set_key(tree, steps, value, origin=override)
+        raise RecipeError(
+            f"the value {text!r} is not YAML: {yaml12.reason(error)}",
+            key=key,
+            remedy=f"quote it: {key}='\"…\"'",
+        ) from error
+    return steps, anchor(value, Path.cwd())
 
 
 def set_key(tree: dict[str, Any], steps: Sequence[str], value: Any, *, origin: str) -> None:
@@ -112,85 +164,102 @@ def check(tree: Mapping[str, Any], *, file: str | Path, kind: type[S]) -> S:
     expected = kind.model_fields["kind"].annotation.__args__[0]  # type: ignore[union-attr]
     found = tree.get("kind")
     if found != expected:
-        known = ", ".join(KINDS)
-        remedy = (
-            f"run it with `align {'run' if found == 'pipeline' else found}`"
-            if found in KINDS
-            else f"set kind to one of {known}"
+        raise RecipeError(
+            f"kind is {found!r}, expected {expected!r}" if found else "the recipe does not say its kind",
+            file=file,
+            key="kind",
+            remedy=(
+                f"run it with `align {'run' if found == 'pipeline' else found}`"
+                if found in KINDS
+                else f"set kind to one of {', '.join(KINDS)}"
+            ),
         )
-        raise RecipeError(f"kind is {found!r}, expected {expected!r}", file=file, key="kind", remedy=remedy)
     try:
-        return kind.model_validate(_numbers(tree))
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error, file, kind) from None
+        raise _explain(error, tree, file, kind) from None
 
 
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 leaves ``5e-6`` a string; nobody means that."""
-    if isinstance(value, Mapping):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return float(value) if isinstance(value, str) and _is_number(value) and "e" in value.lower() else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.strip().lower() not in {"nan", "inf", "-inf", "infinity", "-infinity"}
-
-
-def _explain(error: ValidationError, file: str | Path, kind: type[Section]) -> RecipeError:
-    first = error.errors()[0]
-    steps = [str(step) for step in first["loc"]]
-    key = ".".join(steps)
-    more = len(error.errors()) - 1
-    also = f" (and {more} more)" if more else ""
+def _explain(
+    error: ValidationError, tree: Mapping[str, Any], file: str | Path, kind: type[Section]
+) -> RecipeError:
+    """The first fault in plain words; the faults of other keys are counted."""
+    faults = error.errors()
+    first = faults[0]
+    steps = _written(tree, first["loc"])
+    branches = [fault for fault in faults if _written(tree, fault["loc"]) == steps]  # of a union
+    also = f" (and {len(faults) - len(branches)} more)" if len(faults) > len(branches) else ""
+    name = str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
-        names = _fields_at(kind, steps[:-1])
-        near = difflib.get_close_matches(steps[-1], names, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(names)}"
-        return RecipeError(f"unknown key {steps[-1]!r}{also}", file=file, key=key, remedy=remedy)
-    if first["type"] == "missing":
-        return RecipeError(f"missing key {steps[-1]!r}{also}", file=file, key=key, remedy="add it")
-    message = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] in {"value_error"} else f", got {first['input']!r}"
-    about = _help_at(kind, steps)
-    remedy = f"{steps[-1]}: {about}" if about else "correct the value"
-    return RecipeError(f"{message}{got}{also}", file=file, key=key, remedy=remedy)
+        remedy = _near_key(kind, steps[:-1], name)
+        return RecipeError(f"unknown key {name!r}{also}", file=file, key=".".join(steps), remedy=remedy)
+    if first["type"] == "missing" and field_at(kind, [*steps, name]) is not None:
+        remedy = f"add it: {_help(kind, [*steps, name])}"
+        return RecipeError(
+            f"missing key {name!r}{also}", file=file, key=".".join([*steps, name]), remedy=remedy
+        )
+    if first["type"] == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
+    else:
+        faulty = " or ".join(_plain(fault["type"], fault["msg"]) for fault in branches)
+        message = f"{faulty.replace('or must be', 'or')}, got {_short(first['input'])}"
+    if section_at(kind, steps) is not None:
+        remedy = f"see `{' '.join(['align describe', tree['kind'], '.'.join(steps)]).strip()}`"
+    else:  # an entry of a list or mapping has the help of the whole
+        known = next(steps[:end] for end in range(len(steps), 0, -1) if field_at(kind, steps[:end]))
+        remedy = f"{known[-1]}: {_help(kind, known)}"
+    return RecipeError(message + also, file=file, key=".".join(steps), remedy=remedy)
 
 
-def _model_at(kind: type[BaseModel], steps: Sequence[str]) -> type[BaseModel] | None:
-    """The section class found by walking ``steps`` from ``kind``; dict keys pass through."""
-    model: type[BaseModel] | None = kind
-    inside_mapping = False
-    for step in steps:
-        if inside_mapping:
-            inside_mapping = False
-            continue
-        if model is None or step not in model.model_fields:
-            return None
-        annotation = model.model_fields[step].annotation
-        classes = _section_classes(annotation)
-        inside_mapping = getattr(annotation, "__origin__", None) is dict
-        model = classes[0] if classes else None
-    return model
+def _written(tree: Any, loc: Sequence[int | str]) -> list[str]:
+    """The part of a fault's place that stands in the recipe: pydantic adds the branches of unions."""
+    steps: list[str] = []
+    for step in loc:
+        try:
+            tree = tree[step]
+        except (KeyError, IndexError, TypeError):
+            break
+        steps.append(str(step))
+    return steps
 
 
-def _section_classes(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for inner in getattr(annotation, "__args__", ()) for found in _section_classes(inner)]
+_WORDS = {
+    "model_type": "must be a section of keys",
+    "dict_type": "must be a section of keys",
+    "missing": "must have more values",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "too_short": "must not be empty",
+}
 
 
-def _fields_at(kind: type[BaseModel], steps: Sequence[str]) -> list[str]:
-    model = _model_at(kind, steps)
-    return list(model.model_fields) if model else []
+def _plain(fault: str, message: str) -> str:
+    return _WORDS.get(fault, message.replace("Input should be", "must be").replace(" valid", ""))
 
 
-def _help_at(kind: type[BaseModel], steps: Sequence[str]) -> str:
-    model = _model_at(kind, steps[:-1])
-    info = model.model_fields.get(steps[-1]) if model else None
+def _short(value: Any) -> str:
+    text = repr(value) if value is not None else "nothing"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _near_key(kind: type[Section], steps: Sequence[str], name: str) -> str:
+    section = section_at(kind, steps)
+    names = list(section.model_fields) if section else []
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    elsewhere = [knob.key for knob in knobs(kind) if knob.key.rpartition(".")[2] == name]
+    if elsewhere:
+        return f"did you mean {elsewhere[0]!r}?"
+    return f"known keys here: {', '.join(names)}"
+
+
+def _help(kind: type[Section], steps: Sequence[str]) -> str:
+    info = field_at(kind, steps)
     return " ".join((info.description or "").split()) if info else ""

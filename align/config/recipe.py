@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -31,6 +32,23 @@ class RunRecipe(Section):
     cluster: ClusterConfig = ClusterConfig()
     """Machines and processes."""
 
+    @property
+    def directory(self) -> Path:
+        """Where the run writes."""
+        return Path(self.run_dir or f"runs/{self.name}")
+
+
+class SftOptimConfig(OptimConfig):
+    """The same optimiser with the defaults of supervised fine-tuning (paper §4.1; the schedule is
+    DeepSeek-Coder-V2's, as the report names none)."""
+
+    lr: float = Field(5e-6, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine", "step_decay"] = "cosine"
+    """``step_decay`` multiplies by ``decay_factor`` at each of ``decay_at`` (DeepSeek-V2 pre-training)."""
+    warmup_steps: int = Field(100, ge=0)
+    """Steps of linear warm-up from 0 to ``lr``."""
+
 
 class SftRecipe(RunRecipe):
     """``align sft``: supervised fine-tuning."""
@@ -40,7 +58,7 @@ class SftRecipe(RunRecipe):
     """Conversations: a ``messages`` column, or ``prompt`` and ``completion``."""
     sft: SftConfig = SftConfig()
     """Epochs, batch, packing."""
-    optim: OptimConfig = OptimConfig(lr=5e-6, schedule="cosine", warmup_steps=100)
+    optim: SftOptimConfig = SftOptimConfig()
     """Optimiser and schedule."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Saving."""
@@ -103,6 +121,11 @@ class PipelineRecipe(Section):
     """Directory that holds one run directory per stage; default runs/<name>."""
     stages: dict[str, StageConfig] = Field(min_length=1)
     """Stage name → recipe and overrides, in order."""
+
+    @property
+    def directory(self) -> Path:
+        """Where the stages' run directories and ``pipeline.json`` are."""
+        return Path(self.run_dir or f"runs/{self.name}")
 
 
 Recipe = Annotated[

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+
+from pydantic import Field, model_validator
 
 from align.config.base import Section
 
@@ -11,9 +13,10 @@ class TermConfig(Section):
     """One named reward term."""
 
     function: str
-    """Name of a file in rewards/, ``path/to/file.py`` or ``path/to/file.py:function``."""
-    weight: float = 1.0
-    """Factor in the weighted sum."""
+    """Name of a file in rewards/, ``name:function``, ``path/to/file.py``, ``path/to/file.py:function``
+    or an entry point of an installed package."""
+    weight: float = Field(1.0, allow_inf_nan=False)
+    """Factor in the weighted sum; 0 only logs the term."""
     args: dict[str, object] = {}
     """Keyword arguments handed to the function after the sample."""
     where: str | None = None
@@ -21,7 +24,13 @@ class TermConfig(Section):
     clip: tuple[float, float] | None = None
     """Clamp the raw score to this range."""
     timeout: float | None = Field(None, gt=0)
-    """Seconds one call may take; default: ``rewards.timeout``."""
+    """Seconds one call may take; default: the function's own limit, else ``rewards.timeout``."""
+
+    @model_validator(mode="after")
+    def _ordered_clip(self) -> TermConfig:
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise ValueError(f"clip is [low, high] with low < high, got {list(self.clip)}")
+        return self
 
 
 class RewardsConfig(Section):
@@ -34,6 +43,13 @@ class RewardsConfig(Section):
     timeout: float = Field(10.0, gt=0)
     """Seconds one call may take."""
     error_budget: float = Field(0.05, ge=0, le=1)
-    """Share of failed calls over ``error_window`` samples beyond which the run stops."""
+    """The run stops when more than this share of the last ``error_window`` samples failed."""
     error_window: int = Field(512, ge=1)
     """Samples over which the share of failures is taken."""
+
+    @model_validator(mode="after")
+    def _plain_names(self) -> RewardsConfig:
+        for name in self.terms:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"the term name {name!r} may hold only letters, digits, '_' and '-'")
+        return self

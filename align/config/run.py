@@ -22,6 +22,8 @@ class ReportConfig(Section):
 
     console: bool = True
     """Live panel on a terminal; plain lines elsewhere."""
+    show_sample: bool = True
+    """Show the latest completion in the live panel. Turn off where prompts should stay off the screen."""
     tensorboard: bool = True
     """Event files in the run directory."""
     rollouts_every: int = Field(1, ge=1)

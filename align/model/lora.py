@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from align.config.policy import LoraConfig
 from align.errors import RecipeError
 
@@ -11,11 +13,12 @@ from align.errors import RecipeError
 def add_lora(model: Any, lora: LoraConfig) -> Any:
     """Wrap ``model`` so that only adapters train.
 
-    Routers and fused experts never get one: their weights are not linear layers, and the rollout
-    engine must see exactly what was trained.
+    Dense models: every linear layer but the output head. MoE models: the attention's linear layers
+    only. For these, peft maps the names of all MLP layers to fused experts and router, whose
+    adapters no rollout engine follows.
 
     Raises:
-        RecipeError: a target module does not exist in the model.
+        RecipeError: a target module is no linear layer of the model.
     """
     from peft import LoraConfig as PeftLora
     from peft import get_peft_model
@@ -24,15 +27,28 @@ def add_lora(model: Any, lora: LoraConfig) -> Any:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        exclude_modules=r".*\.mlp\.(gate|experts)(\..*)?",
+        target_modules=_targets(model, lora),
         task_type="CAUSAL_LM",
     )
-    try:
-        return get_peft_model(model, settings, autocast_adapter_dtype=False)
-    except ValueError as error:
+    return get_peft_model(model, settings, autocast_adapter_dtype=False)
+
+
+def _targets(model: Any, lora: LoraConfig) -> list[str]:
+    head = model.get_output_embeddings()
+    moe = bool(getattr(model.config, "n_routed_experts", None))
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and not (moe and ".mlp." in name)
+    ]
+    if lora.target_modules == "all-linear":
+        return linear
+    leaves = {name.rpartition(".")[2] for name in linear}
+    unknown = [target for target in lora.target_modules if target not in leaves]
+    if unknown:
         raise RecipeError(
-            str(error).splitlines()[0],
+            f"no linear layer called {unknown[0]!r} can get an adapter in this model",
             key="policy.lora.target_modules",
-            remedy="name linear layers of the model, or use all-linear",
-        ) from error
+            remedy=f"choose from {', '.join(sorted(leaves))}, or use all-linear",
+        )
+    return [name for name in linear if name.rpartition(".")[2] in lora.target_modules]

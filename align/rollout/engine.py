@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch._dynamo
+
 from align.config.rollout import RolloutConfig
 from align.errors import EngineError
 from align.rollout.sampling import greedy_params, group_params, probe_params
@@ -181,6 +183,9 @@ def _prepare_environment(settings: RolloutConfig, device: str) -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     if device == "cpu":
+        if not settings.compile:
+            # Small helpers of the sampler are compiled even in eager mode: seconds each, for nothing.
+            torch._dynamo.config.disable = True
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
         os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")  # its cached artefacts fail to load
 

@@ -1,0 +1,133 @@
+"""``align rewards``: what rewards there are, and what they say of a few rows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from align.cli.common import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from align.reward.contract import Sample
+    from align.reward.registry import RewardFunction
+    from align.types import Outcome
+
+app = typer.Typer(help="List and try reward functions.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_rewards() -> None:
+    """Show every reward function within reach by name."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from align.errors import RewardError
+    from align.reward.registry import discover
+
+    table = Table("function", "style", "what it does", "file", box=None, pad_edge=False)
+    for listed in discover():
+        source = os.path.relpath(listed.source) if os.path.isfile(listed.source) else listed.source
+        if isinstance(listed.found, RewardError):
+            table.add_row(listed.spec, Text("unusable", "red"), Text(listed.found.message), source)
+        else:
+            table.add_row(listed.spec, _style(listed.found), Text(listed.found.doc), source)
+    console.print(table)
+
+
+@app.command("test")
+def try_reward(
+    function: Annotated[
+        str, typer.Argument(help="Name, FILE.py or FILE.py:FUNCTION, as in a recipe.", show_default=False)
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="JSONL rows with prompt, completion and columns; default: rows built in."),
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="NAME=FIELD: take a column from another field (a.b goes into a).")
+    ] = None,
+    arg: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE: an argument of the function (YAML).")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Use at most this many rows.")] = 8,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Sampling limit to assume where a row states none.")
+    ] = 256,
+) -> None:
+    """Call a reward function on a few rows, in this process, and show every outcome.
+
+    Rows recorded in a run's reward_errors.jsonl can be given with --data, to repeat a failure.
+    """
+    from align.reward.registry import resolve
+    from align.reward.rows import built_in_rows, read_rows
+    from align.reward.score import call
+
+    args = dict(_pair(text, yaml=True) for text in arg or [])
+    renames = dict(_pair(text) for text in column or [])
+    reward = resolve(function, args)
+    samples = (
+        read_rows(data, renames, limit=limit, max_new_tokens=max_new_tokens)
+        if data
+        else built_in_rows(limit=limit, max_new_tokens=max_new_tokens)
+    )
+    outcomes = call(reward, samples, timeout=reward.timeout)
+    console.print(f"{reward.name} ({_style(reward)}) from {reward.reference}")
+    console.print(_outcome_table(samples, outcomes))
+    _raise_first_failure(reward, outcomes)
+
+
+def _outcome_table(samples: list[Sample], outcomes: list[Outcome]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("row", "completion", "outcome", "score", "parts", "ms", box=None, pad_edge=False)
+    for number, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True)):
+        ending = " ".join(sample.completion.split())
+        table.add_row(
+            str(number),
+            Text(ending if len(ending) <= 48 else f"…{ending[-47:]}"),
+            Text(outcome.kind, "red" if outcome.kind in {"error", "timeout"} else ""),
+            "" if outcome.value is None else f"{outcome.value:g}",
+            Text(" ".join(f"{name}={value:g}" for name, value in outcome.parts.items())),
+            f"{outcome.seconds * 1000:.2f}",
+        )
+    return table
+
+
+def _raise_first_failure(reward: RewardFunction, outcomes: list[Outcome]) -> None:
+    from align.errors import RewardError
+
+    failed = [outcome for outcome in outcomes if outcome.kind in {"error", "timeout"}]
+    if failed:
+        file, _, member = reward.reference.rpartition(":")
+        raise RewardError(
+            f"{len(failed)} of {len(outcomes)} calls failed; the first: {failed[0].detail}",
+            file=file,
+            key=member,
+            remedy="mend the function, or give it rows with the columns it reads (--data, --column)",
+        )
+
+
+def _pair(text: str, *, yaml: bool = False) -> tuple[str, Any]:
+    from align.errors import RewardError
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise RewardError(f"cannot read {text!r}", key=name or None, remedy="write NAME=VALUE")
+    if not yaml:
+        return name, value
+    from yaml import safe_load
+
+    return name, safe_load(value)
+
+
+def _style(reward: RewardFunction) -> str:
+    words: list[str] = [reward.style.name]
+    if reward.style.name == "native" and reward.batched:
+        words.append("batched")
+    return " ".join([*words, "async"] if reward.awaits else words)

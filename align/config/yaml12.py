@@ -1,0 +1,76 @@
+"""YAML as people mean it: the YAML 1.2 core schema, on PyYAML.
+
+PyYAML reads YAML 1.1, where ``off`` and ``no`` are booleans, ``5e-6`` is text, ``010`` is eight,
+``12:30`` is 750 and a repeated key silently wins. Here ``level: off`` is text, ``lr: 5e-6`` a
+number, and a repeated key an error.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+_SCALARS: list[tuple[str, str, str]] = [
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+0123456789."),
+    ("float", r"[-+]?[0-9]+[eE][-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("merge", r"<<", "<"),
+]
+_RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+for _tag, _pattern, _firsts in _SCALARS:
+    for _first in _firsts:
+        entry = (f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"))
+        _RESOLVERS.setdefault(_first.strip("\0"), []).append(entry)
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = _RESOLVERS
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = getattr(key, "value", None)
+            if isinstance(name, str) and name != "<<":
+                if name in seen:
+                    problem = f"the key {name!r} appears twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _RESOLVERS
+
+
+def parse(text: str) -> Any:
+    """The value of one YAML document.
+
+    Raises:
+        yaml.YAMLError: bad syntax, or a mapping with a repeated key.
+    """
+    return yaml.load(text, _Loader)
+
+
+def dump(value: Any) -> str:
+    """YAML that :func:`parse` reads back as the same value; keys keep their order."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+
+
+def reason(error: yaml.YAMLError) -> str:
+    """One line: what is wrong, and at which line and column."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).strip().splitlines()[0]
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else problem
+
+
+def inline(value: Any) -> str:
+    """The same on one line, as an override takes it: ``[a, b]``, ``{weight: 2}``, ``'5e-6'``."""
+    listed = yaml.dump(
+        [value], Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9, default_flow_style=True
+    )
+    return str(listed).strip()[1:-1]

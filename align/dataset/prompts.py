@@ -1,0 +1,114 @@
+"""Prompts for GRPO and for held-out measurements, rendered and tokenised once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.config.data import DataConfig, EvalConfig
+from align.config.grpo import GrpoConfig
+from align.dataset.chat import render_prompt
+from align.dataset.messages import prompt_of
+from align.dataset.mixture import shares
+from align.dataset.parts import Part, at_row, load_parts
+from align.errors import AlignError, DataError
+from align.types import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+def load_prompts(
+    data: DataConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    grpo: GrpoConfig,
+    *,
+    file: str | Path | None = None,
+) -> list[Prompt]:
+    """Every prompt of a recipe, part after part.
+
+    Args:
+        data: the recipe's data section.
+        tokenizer: with its template set (``chat.set_template``).
+        grpo: ``max_prompt_tokens``, ``overlong_prompts`` and ``prompts_per_step`` are read.
+        file: recipe, for error messages.
+
+    Raises:
+        DataError: from the sources, a malformed prompt or one over the limit (named as
+            ``part/row``), or fewer prompts than a step needs.
+        ModelError: the template is unusable.
+        RecipeError: malformed weights or expressions.
+    """
+    parts = load_parts(data, file=file)
+    kept: dict[str, list[Prompt]] = {}
+    for part in parts:
+        prompts = _render(part, tokenizer, file=file, key="data")
+        limit = grpo.max_prompt_tokens
+        long = [prompt for prompt in prompts if len(prompt.token_ids) > limit]
+        if long and grpo.overlong_prompts == "error":
+            raise DataError(
+                f"row {long[0].id}: the prompt has {len(long[0].token_ids)} tokens, more than {limit} "
+                f"({len(long)} such prompts in this part)",
+                file=file,
+                key="grpo.max_prompt_tokens",
+                remedy="raise grpo.max_prompt_tokens, or set grpo.overlong_prompts=drop",
+            )
+        if long:
+            logger.warning("part %s: %d prompts longer than %d tokens dropped", part.name, len(long), limit)
+        kept[part.name] = [prompt for prompt in prompts if len(prompt.token_ids) <= limit]
+        if not kept[part.name]:
+            raise DataError(
+                f"every prompt of part {part.name!r} is longer than {limit} tokens",
+                file=file,
+                key="grpo.max_prompt_tokens",
+                remedy="raise grpo.max_prompt_tokens",
+            )
+    weights = {part.name: part.config.weight for part in parts}
+    for name, share in shares({name: len(prompts) for name, prompts in kept.items()}, weights).items():
+        needed = math.ceil(share * grpo.prompts_per_step - 1e-9)
+        if needed > len(kept[name]):
+            raise DataError(
+                f"a step takes {needed} different prompts of part {name!r}, which has {len(kept[name])}",
+                file=file,
+                key="grpo.prompts_per_step",
+                remedy="lower grpo.prompts_per_step or the part's weight, or give it more prompts",
+            )
+    return [prompt for prompts in kept.values() for prompt in prompts]
+
+
+def load_eval_prompts(
+    config: EvalConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    file: str | Path | None = None,
+) -> dict[str, list[Prompt]]:
+    """The held-out prompts of each part of an eval section.
+
+    Raises:
+        DataError: from the sources, or a malformed prompt (named as ``part/row``).
+        ModelError: the template is unusable.
+        RecipeError: a malformed expression.
+    """
+    if not config.parts:
+        return {}
+    parts = load_parts(config, file=file, key="eval")
+    return {part.name: _render(part, tokenizer, file=file, key="eval") for part in parts}
+
+
+def _render(
+    part: Part, tokenizer: PreTrainedTokenizerBase, *, file: str | Path | None, key: str
+) -> list[Prompt]:
+    prompts = []
+    for row in part.rows:
+        try:
+            messages = prompt_of(row.columns, system=part.config.system)
+            ids = render_prompt(tokenizer, messages)
+        except AlignError as error:
+            raise at_row(error, row.id, file=file, key=f"{key}.parts.{part.name}") from error
+        others = {name: value for name, value in row.columns.items() if name != "prompt"}
+        prompts.append(Prompt(row.id, messages, ids, others, part.name))
+    return prompts

@@ -1,0 +1,96 @@
+"""What the routers of a MoE policy do, seen from outside the model.
+
+The releases of this family define an auxiliary loss, but transformers computes none for them, and
+TRL's fused head drops ``router_logits``. So the routers themselves are watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from align.errors import ModelError
+
+
+class Routing(NamedTuple):
+    """Of one forward pass over B rows of S positions, L MoE layers."""
+
+    logits_LBSE: Tensor
+    """fp32, with gradient: affinity logits before any device-group mask."""
+    selected_LBSK: Tensor
+    """int64: the experts that each token was sent to."""
+
+
+def is_moe(config: Any) -> bool:
+    """Whether a transformers configuration has routed experts."""
+    return bool(getattr(config, "n_routed_experts", None) or getattr(config, "num_local_experts", None))
+
+
+class RouterRecorder:
+    """Collects what the routers of ``model`` decide.
+
+    Usage: ``with recorder.record(): model(...)``, then ``recorder.routing(rows)``.
+
+    Works under gradient checkpointing: the second forward pass, inside backward, is outside
+    ``record`` and leaves nothing behind.
+
+    Args:
+        model: a transformers model, or a peft model around one.
+
+    Raises:
+        ModelError: the routers of this architecture do not say which experts they chose.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._outputs: list[tuple[Tensor, ...]] = []
+        self._recording = False
+        routers = find_routers(model)
+        if not routers:
+            raise ModelError(
+                f"no routers that can be watched in {type(model).__name__}",
+                key="sft.balance_alpha",
+                remedy="set it to 0 for this architecture",
+            )
+        for router in routers:
+            router.register_forward_hook(self._keep)
+
+    def _keep(self, module: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
+        if self._recording:
+            self._outputs.append(output)
+
+    @contextmanager
+    def record(self) -> Iterator[None]:
+        """Forget the last pass and watch the next one."""
+        self._outputs.clear()
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+
+    def routing(self, rows: int) -> Routing:
+        """The recorded pass, layer by layer.
+
+        Args:
+            rows: B of that pass; routers see tokens flat.
+        """
+        logits = torch.stack([output[0] for output in self._outputs])
+        selected = torch.stack([output[2] for output in self._outputs])
+        self._outputs.clear()
+        return Routing(logits.unflatten(1, (rows, -1)), selected.unflatten(1, (rows, -1)))
+
+
+def find_routers(model: Any) -> list[Any]:
+    """The router modules, first layer first; each returns (logits, weights, selected experts)."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    kinds = {
+        record.target_class
+        for module in base.modules()
+        for record in [(getattr(module, "_can_record_outputs", None) or {}).get("router_logits")]
+        if getattr(record, "index", None) == 0
+    }
+    return [module for module in base.modules() if isinstance(module, tuple(kinds)) and hasattr(module, "top_k")]

@@ -1,0 +1,174 @@
+"""Does a recipe fit, and what does it cost: from the recipe and a model configuration alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+
+from align.config.recipe import GrpoRecipe, SftRecipe
+from align.config.run import ClusterConfig
+from align.plan.memory import (
+    BYTES,
+    TrainState,
+    kv_bytes_per_token,
+    lora_parameters,
+    trainer_memory,
+)
+from align.plan.params import Shape
+
+GIB = 2**30
+ASSUMED_GPU_GIB = 80
+"""Memory of a GPU where none can be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run needs."""
+
+    shape: Shape
+    trainable: int
+    memory: dict[str, int]
+    """Kind → bytes on one device."""
+    devices: int
+    device: str
+    """Name of the device, with a word on where its size comes from."""
+    device_bytes: int
+    tokens_per_step: int
+    """Most tokens one optimiser step can see, all devices together."""
+    flops_per_step: float
+    steps: int | None
+    """None: not known before the data is read."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def needed(self) -> int:
+        """Bytes on one device, all kinds together."""
+        return sum(self.memory.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether they are there; a tenth is left for what is not counted."""
+        return self.needed <= 0.9 * self.device_bytes
+
+
+def plan_sft(recipe: SftRecipe, shape: Shape, rows: int | None = None) -> Plan:
+    """Plan supervised fine-tuning.
+
+    Args:
+        recipe: the recipe.
+        shape: of its policy.
+        rows: rows that the trainer will see per epoch (packed rows, under packing), where known.
+    """
+    sft, policy = recipe.sft, recipe.policy
+    count = recipe.cluster.processes
+    trainable = lora_parameters(shape, policy.lora) if policy.lora else shape.total
+    pass_tokens = sft.batch_size * sft.max_length
+    state = TrainState(policy.dtype, count, trainable, pass_tokens, policy.gradient_checkpointing)
+    device, device_bytes = describe_device(recipe.cluster)
+    per_step = pass_tokens * sft.gradient_accumulation * count
+    flops = training_flops(shape, trainable, sft.max_length, policy.gradient_checkpointing)
+    steps = sft.max_steps
+    if rows is not None:
+        steps = sft_steps(recipe, rows)
+    return Plan(
+        shape=shape,
+        trainable=trainable,
+        memory=trainer_memory(shape, state),
+        devices=count,
+        device=device,
+        device_bytes=device_bytes,
+        tokens_per_step=per_step,
+        flops_per_step=per_step * flops,
+        steps=steps,
+        notes=[] if sft.packing else ["tokens per step: if every conversation had the maximum length"],
+    )
+
+
+def sft_steps(recipe: SftRecipe, rows: int) -> int:
+    """Optimiser steps of a run over ``rows`` rows per epoch; an incomplete last batch counts."""
+    sft = recipe.sft
+    batches = math.ceil(math.ceil(rows / recipe.cluster.processes) / sft.batch_size)
+    per_epoch = max(1, math.ceil(batches / sft.gradient_accumulation))
+    steps = math.ceil(sft.epochs * per_epoch)
+    return min(steps, sft.max_steps) if sft.max_steps else steps
+
+
+def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
+    """Plan GRPO with trainer and rollout engine on the same devices, taking turns."""
+    grpo, policy, rollout = recipe.grpo, recipe.policy, recipe.rollout
+    count = recipe.cluster.processes
+    trainable = lora_parameters(shape, policy.lora) if policy.lora else shape.total
+    length = grpo.max_prompt_tokens + rollout.max_new_tokens
+    pass_tokens = max(grpo.micro_batch_tokens, length)
+    state = TrainState(policy.dtype, count, trainable, pass_tokens, policy.gradient_checkpointing)
+    memory = trainer_memory(shape, state)
+    if grpo.beta > 0 and not policy.lora:
+        memory["reference"] = -(-shape.total * BYTES[policy.dtype] // count)
+    engine = rollout.dtype or policy.dtype
+    memory["engine weights"] = -(-shape.total * BYTES[engine] // rollout.tensor_parallel)
+    device, device_bytes = describe_device(recipe.cluster)
+    if device.startswith("GPU"):
+        reserved = int(rollout.gpu_memory_utilization * device_bytes)
+        memory["engine KV cache"] = max(0, reserved - memory["engine weights"])
+    else:
+        memory["engine KV cache"] = int(rollout.kv_cache_gib * GIB)
+    room = memory["engine KV cache"] // kv_bytes_per_token(shape, engine) // length
+    per_step = grpo.prompts_per_step * grpo.group_size * length
+    passes = grpo.epochs * training_flops(shape, trainable, length, policy.gradient_checkpointing)
+    forward = forward_flops(shape, length)
+    extra = forward * (1 + (grpo.beta > 0) + (grpo.epochs * grpo.minibatches > 1))
+    return Plan(
+        shape=shape,
+        trainable=trainable,
+        memory=memory,
+        devices=count,
+        device=device,
+        device_bytes=device_bytes,
+        tokens_per_step=per_step,
+        flops_per_step=per_step * (passes + extra),
+        steps=grpo.steps,
+        notes=[
+            f"the KV cache holds {room} sequences of {length} tokens; up to {rollout.max_num_seqs} are decoded at once",
+            "tokens per step: if every prompt and completion had the maximum length",
+        ],
+    )
+
+
+def forward_flops(shape: Shape, length: int) -> float:
+    """Per token of a sequence of ``length``: 2 per active weight, and causal attention."""
+    return 2.0 * shape.active_without_embedding + shape.layers * shape.score_width * length
+
+
+def training_flops(shape: Shape, trainable: int, length: int, checkpointing: bool) -> float:
+    """Per token: forward, gradient of the inputs, gradient of the trained weights, recomputation."""
+    forward = forward_flops(shape, length)
+    share = min(1.0, trainable / shape.total)
+    return forward * (2 + share + (1 if checkpointing else 0))
+
+
+def describe_device(cluster: ClusterConfig) -> tuple[str, int]:
+    """(name, bytes) of one training device: a GPU as it reports itself or as assumed, else this
+    machine's memory divided by the processes on it."""
+    gpu = _gpu_bytes()
+    if cluster.device == "cuda" or (cluster.device == "auto" and gpu is not None):
+        if gpu is None:
+            return f"GPU (none here: {ASSUMED_GPU_GIB} GiB assumed)", ASSUMED_GPU_GIB * GIB
+        return "GPU", gpu
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return "CPU (this machine's memory)", memory // cluster.processes
+
+
+def _gpu_bytes() -> int | None:
+    """Memory of the smallest GPU here; None without one."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return None
+    sizes = [int(line) for line in done.stdout.split() if line.isdigit()]
+    return min(sizes) * 2**20 if sizes else None

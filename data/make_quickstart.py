@@ -1,0 +1,102 @@
+"""Make the quickstart's data: maths, helpful and safety sets in data/quickstart/.
+
+    python data/make_quickstart.py            # write the files
+    python data/make_quickstart.py --check    # compare them with what the generator makes
+
+Needs nothing but Python. The same arguments give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from generators.helpful import make_conversations
+from generators.maths import Problem, make_problems
+from generators.safety import balanced, make_requests
+
+HERE = Path(__file__).resolve().parent
+
+
+def make_files(
+    *, seed: int, worked: float, max_operand: int, sft: int, prompts: int, heldout: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Every file's rows by file name."""
+    used: set[str] = set()  # one pool of expressions over all files; held-out draws first
+
+    def problems(name: str, count: int) -> list[Problem]:
+        return make_problems(Random(f"{seed}/{name}"), count, max_operand=max_operand, used=used)
+
+    def asked(items: list[Problem]) -> list[dict[str, Any]]:
+        return [{"prompt": p.question, "answer": str(p.answer), "kind": p.kind} for p in items]
+
+    held = problems("maths_heldout", heldout)
+    asked_rows = problems("maths_prompts", prompts)
+    style_rng = Random(f"{seed}/style")
+    taught = []
+    for problem in problems("maths_sft", sft):
+        style = "worked" if style_rng.random() < worked else "direct"
+        completion = problem.worked() if style == "worked" else problem.direct()
+        taught.append(
+            {"prompt": problem.question, "completion": completion, "kind": problem.kind, "style": style}
+        )
+    requests = make_requests(Random(f"{seed}/safety"), held_out=False)
+    safety_sft = balanced(requests, 1400)
+    rest = [row for row in requests if row not in safety_sft]
+    held_requests = make_requests(Random(f"{seed}/safety_heldout"), held_out=True)
+
+    def no_answer(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{key: value for key, value in row.items() if key != "completion"} for row in rows]
+
+    return {
+        "maths_sft.jsonl": taught,
+        "maths_prompts.jsonl": asked(asked_rows),
+        "maths_heldout.jsonl": asked(held),
+        "helpful_sft.jsonl": make_conversations(Random(f"{seed}/helpful"), 2000),
+        "safety_sft.jsonl": safety_sft,
+        "safety_prompts.jsonl": no_answer(balanced(rest, 800)),
+        "safety_heldout.jsonl": no_answer(balanced(held_requests, 200)),
+    }
+
+
+def to_jsonl(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=HERE / "quickstart", help="folder to write to")
+    parser.add_argument("--check", action="store_true", help="compare with the folder, write nothing")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--worked", type=float, default=0.5, help="share of maths answers that show the work")
+    parser.add_argument("--max-operand", type=int, default=50, help="largest operand of a sum or difference")
+    parser.add_argument("--sft", type=int, default=12000, help="maths conversations for SFT")
+    parser.add_argument("--prompts", type=int, default=6000, help="maths prompts for GRPO")
+    parser.add_argument("--heldout", type=int, default=400, help="held-out maths prompts")
+    args = parser.parse_args()
+    files = make_files(
+        seed=args.seed, worked=args.worked, max_operand=args.max_operand,
+        sft=args.sft, prompts=args.prompts, heldout=args.heldout,
+    )  # fmt: skip
+    if args.check:
+        differing = [
+            name
+            for name, rows in files.items()
+            if not (args.out / name).is_file()
+            or (args.out / name).read_text(encoding="utf-8") != to_jsonl(rows)
+        ]
+        print("differs: " + ", ".join(differing) if differing else f"{args.out} is what the generator makes")
+        return int(bool(differing))
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in files.items():
+        (args.out / name).write_text(to_jsonl(rows), encoding="utf-8")
+        print(f"{name:24} {len(rows):6} rows {(args.out / name).stat().st_size / 1024:8.0f} KiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

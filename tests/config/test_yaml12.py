@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from align.config.yaml12 import dump, inline, parse, reason
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("off", "off"),
+        ("no", "no"),
+        ("Yes", "Yes"),
+        ("true", True),
+        ("False", False),
+        ("5e-6", 5e-6),
+        ("1E5", 1e5),
+        ("-2.5", -2.5),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("010", "010"),
+        ("12:30", "12:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("'5e-6'", "5e-6"),
+        ("0x1f", 31),
+        ("-7", -7),
+        ("~", None),
+        ("", None),
+        ("null", None),
+        ("answer.split('#')[-1]", "answer.split('#')[-1]"),
+        ("{a: off, b: [1, 2e3]}", {"a": "off", "b": [1, 2000.0]}),
+    ],
+)
+def test_scalars_are_what_people_mean(text: str, value: object) -> None:
+    found = parse(text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "x:\n  b: 1\n  c: 2\n  b: 1", "{a: 1, a: 1}"])
+def test_a_repeated_key_is_an_error(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match="appears twice"):
+        parse(text)
+
+
+def test_merge_keys_work() -> None:
+    text = "base: &base {lr: 1, eps: 2}\nother:\n  <<: *base\n  eps: 3\n"
+    assert parse(text)["other"] == {"lr": 1, "eps": 3}
+
+
+def test_reason_names_line_and_column() -> None:
+    with pytest.raises(yaml.YAMLError) as caught:
+        parse("a: 1\nb: [1\n")
+    assert reason(caught.value).endswith("(line 3, column 1)")
+
+
+def test_python_objects_are_refused() -> None:
+    with pytest.raises(yaml.YAMLError):
+        parse("!!python/object/apply:os.getcwd []")
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc.-_", min_size=1), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(_VALUES)
+def test_dump_and_inline_are_read_back(value: object) -> None:
+    assert parse(dump(value)) == value
+    assert parse(inline(value)) == value
+    assert "\n" not in inline(value)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align.config.recipe import GrpoRecipe, SftRecipe
+from align.plan.fit import GIB, plan_grpo, plan_sft, sft_steps, training_flops
+from align.plan.params import read_shape
+from align.plan.source import read_config
+
+LITE = read_shape(read_config("deepseek-ai/DeepSeek-V2-Lite"))
+
+
+def sft(**sections: Any) -> SftRecipe:
+    base = {
+        "kind": "sft",
+        "name": "t",
+        "policy": {"path": "deepseek-ai/DeepSeek-V2-Lite", "gradient_checkpointing": True},
+        "data": {"path": "x.jsonl"},
+        "cluster": {"device": "cuda", "processes": 8},
+    }
+    return SftRecipe.model_validate({**base, **sections})
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The plan must not depend on the machine that runs the test."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_lite_fits_on_eight_gpus_and_not_on_one():
+    eight, one = plan_sft(sft(), LITE), plan_sft(sft(cluster={"device": "cuda", "processes": 1}), LITE)
+    assert eight.fits
+    assert eight.device_bytes == 80 * GIB
+    assert "assumed" in eight.device
+    assert not one.fits
+    assert one.needed > 18 * LITE.total
+
+
+def test_tokens_per_step():
+    plan = plan_sft(sft(sft={"batch_size": 2, "gradient_accumulation": 4, "max_length": 1000}), LITE)
+    assert plan.tokens_per_step == 2 * 4 * 1000 * 8
+    assert plan.steps is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "steps"),
+    [
+        (1000, {"epochs": 2, "batch_size": 5, "gradient_accumulation": 5}, 2 * 5),  # 125 rows, 25 batches
+        (1001, {"epochs": 1, "batch_size": 5, "gradient_accumulation": 1}, 26),
+        (1000, {"epochs": 0.5, "batch_size": 5, "gradient_accumulation": 1}, 13),
+        (1000, {"epochs": 2, "batch_size": 5, "max_steps": 3}, 3),
+        (1, {"epochs": 1, "batch_size": 64, "gradient_accumulation": 8}, 1),
+    ],
+)
+def test_steps(rows: int, settings: dict[str, Any], steps: int):
+    assert sft_steps(sft(sft=settings), rows) == steps
+
+
+def test_flops_are_six_per_weight_and_eight_when_recomputed():
+    weights = LITE.active_without_embedding
+    assert training_flops(LITE, LITE.total, 1, False) == pytest.approx(6 * weights, rel=1e-3)
+    assert training_flops(LITE, LITE.total, 1, True) == pytest.approx(8 * weights, rel=1e-3)
+    assert training_flops(LITE, 0, 1, False) == pytest.approx(4 * weights, rel=1e-3)
+
+
+def test_cpu_memory_is_shared_by_the_processes():
+    one = plan_sft(sft(cluster={"device": "cpu", "processes": 1}), LITE)
+    two = plan_sft(sft(cluster={"device": "cpu", "processes": 2}), LITE)
+    assert one.device_bytes // 2 == two.device_bytes
+
+
+def grpo(**sections: Any) -> GrpoRecipe:
+    base = {
+        "kind": "grpo",
+        "name": "t",
+        "policy": {"path": "x"},
+        "data": {"path": "x.jsonl"},
+        "rewards": {"terms": {"a": {"function": "a"}}},
+        "cluster": {"device": "cpu"},
+    }
+    return GrpoRecipe.model_validate({**base, **sections})
+
+
+def test_grpo_keeps_reference_and_engine():
+    plan = plan_grpo(grpo(rollout={"kv_cache_gib": 3}), LITE)
+    assert plan.memory["reference"] == 2 * LITE.total
+    assert plan.memory["engine weights"] == 2 * LITE.total
+    assert plan.memory["engine KV cache"] == 3 * GIB
+    assert plan.steps == 100
+
+
+def test_without_kl_no_reference_is_kept():
+    assert "reference" not in plan_grpo(grpo(grpo={"beta": 0}), LITE).memory
+    assert "reference" not in plan_grpo(grpo(policy={"path": "x", "lora": {}}), LITE).memory
