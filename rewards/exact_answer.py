@@ -23,9 +23,11 @@ Extract = Literal["auto", "boxed", "hash", "answer", "number"]
 
 _NUMBER = r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|-?\.\d+"
 _LAST_NUMBER = re.compile(rf"(?:(?<!\w)-)?(?:{_NUMBER.replace('-?', '')})(?:/\d+)?\s*%?")
+# A number that a phrase states ("18 dollars a day"), and not a piece of a formula ("2x", "2 \\cdot 3").
 _COUNT = re.compile(
     rf"[^\d\\+*/^()-]*?(?P<number>(?:{_NUMBER})(?:\s*/\s*\d+)?\s*%?)"
-    rf"(?![\w^*/+({{\\]|\s*[-+*/^×÷=]|\s*(?:,|;|or|and)\s*\$?\d)"
+    r"(?![\w({]|\s*(?:[-+*/^×÷=\\√π]|\((?![A-Za-z]{2})|[b-zB-Z](?![A-Za-z])|(?:sqrt|pi)\b)"
+    r"|\s*(?:,|;|or|and)\s*\$?\d)"
 )
 _HASHES = re.compile(r"####[ \t]*([-+.\d$€£¥\\(].*)")  # a heading of that depth has words
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from align.cli.common import DryRun, Overrides, RecipeFile, console
+from align.cli.common import DryRun, Overrides, RecipeFile, console, debugging
 from align.config.load import load_recipe
 from align.config.recipe import EvalRecipe
 from align.errors import DataError, RecipeError
@@ -131,6 +132,8 @@ class _Answers:
     def __call__(
         self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float
     ) -> list[Completion]:
+        if not debugging():
+            os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         import torch
 
         from align.model.load import load_config, resolve_model

@@ -19,9 +19,11 @@ from align.types import TrainBatch
 class PolicyActor:
     """One training rank. Methods mirror :class:`align.model.policy.PolicyModel`."""
 
-    def __init__(self, recipe: GrpoRecipe, device: str, threads: int) -> None:
+    def __init__(
+        self, recipe: GrpoRecipe, device: str, threads: int, chat_template: str | None = None
+    ) -> None:
         torch.set_num_threads(threads)
-        self.policy = PolicyModel(recipe, device=device)
+        self.policy = PolicyModel(recipe, device=device, chat_template=chat_template)
         self.arena = Arena(getattr(torch, recipe.rollout.dtype or recipe.policy.dtype))
 
     def ready(self) -> bool:

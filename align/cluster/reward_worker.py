@@ -301,4 +301,5 @@ class RewardPool:
 def _reason(error: BaseException) -> str:
     """The telling line of Ray's message about a dead actor."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "exit type" in line), lines[-1] if lines else "unknown")
+    told = [line for line in lines if not line.startswith("remedy:")]
+    return next((line for line in told if "exit type" in line), told[-1] if told else "unknown")

@@ -185,7 +185,8 @@ def _explain(
 ) -> RecipeError:
     """The first fault in plain words; the faults of other keys are counted."""
     faults = error.errors()
-    first = faults[0]
+    # An unknown key goes first: it is often the misspelling of one that is reported as missing.
+    first = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
     steps = _written(tree, first["loc"])
     branches = [fault for fault in faults if _written(tree, fault["loc"]) == steps]  # of a union
     also = f" (and {len(faults) - len(branches)} more)" if len(faults) > len(branches) else ""

@@ -13,11 +13,14 @@ from align.dataset.chat import render_prompt
 from align.dataset.messages import prompt_of
 from align.dataset.mixture import shares
 from align.dataset.parts import Part, at_row, load_parts
+from align.dataset.sampler import PromptSampler
 from align.errors import AlignError, DataError
 from align.types import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+__all__ = ["PromptSampler", "load_eval_prompts", "load_prompts"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,29 +47,7 @@ def load_prompts(
         RecipeError: malformed weights or expressions.
     """
     parts = load_parts(data, file=file)
-    kept: dict[str, list[Prompt]] = {}
-    for part in parts:
-        prompts = _render(part, tokenizer, file=file, key="data")
-        limit = grpo.max_prompt_tokens
-        long = [prompt for prompt in prompts if len(prompt.token_ids) > limit]
-        if long and grpo.overlong_prompts == "error":
-            raise DataError(
-                f"row {long[0].id}: the prompt has {len(long[0].token_ids)} tokens, more than {limit} "
-                f"({len(long)} such prompts in this part)",
-                file=file,
-                key="grpo.max_prompt_tokens",
-                remedy="raise grpo.max_prompt_tokens, or set grpo.overlong_prompts=drop",
-            )
-        if long:
-            logger.warning("part %s: %d prompts longer than %d tokens dropped", part.name, len(long), limit)
-        kept[part.name] = [prompt for prompt in prompts if len(prompt.token_ids) <= limit]
-        if not kept[part.name]:
-            raise DataError(
-                f"every prompt of part {part.name!r} is longer than {limit} tokens",
-                file=file,
-                key="grpo.max_prompt_tokens",
-                remedy="raise grpo.max_prompt_tokens",
-            )
+    kept = {part.name: _render(part, tokenizer, grpo, file=file, key="data") for part in parts}
     weights = {part.name: part.config.weight for part in parts}
     for name, share in shares({name: len(prompts) for name, prompts in kept.items()}, weights).items():
         needed = math.ceil(share * grpo.prompts_per_step - 1e-9)
@@ -83,24 +64,35 @@ def load_prompts(
 def load_eval_prompts(
     config: EvalConfig,
     tokenizer: PreTrainedTokenizerBase,
+    grpo: GrpoConfig | None = None,
     *,
     file: str | Path | None = None,
 ) -> dict[str, list[Prompt]]:
-    """The held-out prompts of each part of an eval section.
+    """The held-out prompts of each part of an eval section; no part, no prompts.
+
+    Args:
+        config: the recipe's eval section.
+        tokenizer: with its template set (``chat.set_template``).
+        grpo: inside a GRPO run, whose engine takes no longer prompts: the same limit and the same
+            way with prompts over it.
+        file: recipe, for error messages.
 
     Raises:
-        DataError: from the sources, or a malformed prompt (named as ``part/row``).
+        DataError: from the sources, or a malformed or overlong prompt (named as ``part/row``).
         ModelError: the template is unusable.
         RecipeError: a malformed expression.
     """
-    if not config.parts:
-        return {}
     parts = load_parts(config, file=file, key="eval")
-    return {part.name: _render(part, tokenizer, file=file, key="eval") for part in parts}
+    return {part.name: _render(part, tokenizer, grpo, file=file, key="eval") for part in parts}
 
 
 def _render(
-    part: Part, tokenizer: PreTrainedTokenizerBase, *, file: str | Path | None, key: str
+    part: Part,
+    tokenizer: PreTrainedTokenizerBase,
+    grpo: GrpoConfig | None,
+    *,
+    file: str | Path | None,
+    key: str,
 ) -> list[Prompt]:
     prompts = []
     for row in part.rows:
@@ -111,4 +103,24 @@ def _render(
             raise at_row(error, row.id, file=file, key=f"{key}.parts.{part.name}") from error
         others = {name: value for name, value in row.columns.items() if name != "prompt"}
         prompts.append(Prompt(row.id, messages, ids, others, part.name))
-    return prompts
+    return _within(prompts, grpo, part.name, file=file) if grpo else prompts
+
+
+def _within(prompts: list[Prompt], grpo: GrpoConfig, part: str, *, file: str | Path | None) -> list[Prompt]:
+    """The prompts within ``grpo.max_prompt_tokens``."""
+    limit = grpo.max_prompt_tokens
+    long = [prompt for prompt in prompts if len(prompt.token_ids) > limit]
+    if not long:
+        return prompts
+    if grpo.overlong_prompts == "error" or len(long) == len(prompts):
+        raise DataError(
+            f"row {long[0].id}: the prompt has {len(long[0].token_ids)} tokens, more than {limit}; "
+            f"so have {len(long)} of the {len(prompts)} prompts of part {part!r}",
+            file=file,
+            key="grpo.max_prompt_tokens",
+            remedy="raise grpo.max_prompt_tokens, or set grpo.overlong_prompts=drop",
+        )
+    logger.warning(
+        "part %s: %d of %d prompts longer than %d tokens dropped", part, len(long), len(prompts), limit
+    )
+    return [prompt for prompt in prompts if len(prompt.token_ids) <= limit]

@@ -143,7 +143,7 @@ def _from_hub(name: str, subset: str | None, split: str, *, file: str | Path | N
 
 def _reachable(huggingface_hub: Any) -> bool:
     """Whether the hub answers one request within seconds."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     try:
         get_session().head(huggingface_hub.constants.ENDPOINT, timeout=_HUB_SECONDS)

@@ -33,13 +33,21 @@ class PolicyModel:
     ``weights`` streams the result to an engine.
     """
 
-    def __init__(self, recipe: GrpoRecipe, *, device: str) -> None:
+    def __init__(self, recipe: GrpoRecipe, *, device: str, chat_template: str | None = None) -> None:
+        """
+        Args:
+            recipe: policy, algorithm, optimiser and sampling temperature are read.
+            device: ``cpu`` or ``cuda``.
+            chat_template: saved with the tokenizer; default: the tokenizer's own.
+        """
         self.recipe = recipe
         self.device = device
         self.updates = 0
         grpo = recipe.grpo
         self.total_updates = grpo.steps * grpo.epochs * grpo.minibatches
         self.tokenizer = load_tokenizer(recipe.policy)
+        if chat_template is not None:
+            self.tokenizer.chat_template = chat_template
         model: Any = load_model(recipe.policy, seed=recipe.seed, device=device)
         self.reference: Any = None
         if recipe.policy.lora:

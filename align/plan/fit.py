@@ -60,7 +60,7 @@ def plan_sft(recipe: SftRecipe, shape: Shape, rows: int | None = None) -> Plan:
     Args:
         recipe: the recipe.
         shape: of its policy.
-        rows: rows that the trainer will see per epoch (packed rows, under packing), where known.
+        rows: rows of all epochs together (packed rows, under packing), where known.
     """
     sft, policy = recipe.sft, recipe.policy
     count = recipe.cluster.processes
@@ -88,11 +88,10 @@ def plan_sft(recipe: SftRecipe, shape: Shape, rows: int | None = None) -> Plan:
 
 
 def sft_steps(recipe: SftRecipe, rows: int) -> int:
-    """Optimiser steps of a run over ``rows`` rows per epoch; an incomplete last batch counts."""
+    """Optimiser steps over ``rows`` rows, all epochs together; an incomplete last batch counts."""
     sft = recipe.sft
-    batches = math.ceil(math.ceil(rows / recipe.cluster.processes) / sft.batch_size)
-    per_epoch = max(1, math.ceil(batches / sft.gradient_accumulation))
-    steps = math.ceil(sft.epochs * per_epoch)
+    per_step = sft.batch_size * sft.gradient_accumulation * recipe.cluster.processes
+    steps = math.ceil(rows / per_step)
     return min(steps, sft.max_steps) if sft.max_steps else steps
 
 

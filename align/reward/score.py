@@ -85,10 +85,10 @@ def outcome_of(value: Any, seconds: float = 0.0) -> Outcome:
         parts = {
             str(name): _number(item)
             for name, item in value.items()
-            if name != given and isinstance(item, numbers.Real)  # verl's mappings also carry notes
+            if name != given and isinstance(_plain(item), numbers.Real)  # verl's mappings also carry notes
         }
         return Outcome("ok", _number(value[given]), parts, seconds=seconds)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last: a torch vector
         return Outcome("error", detail=str(error), seconds=seconds)
 
 
@@ -98,8 +98,7 @@ def _number(value: Any) -> float:
     Raises:
         TypeError, ValueError: it is none.
     """
-    item = getattr(value, "item", None)  # NumPy and torch scalars
-    plain = item() if callable(item) else value
+    plain = _plain(value)
     if not isinstance(plain, numbers.Real):
         raise TypeError(
             f"returned {type(value).__name__} where a number, None or a mapping of numbers belongs"
@@ -108,6 +107,12 @@ def _number(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"returned {number}; return None to abstain")
     return number
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy or torch scalar as a Python one."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
 
 
 def _call_list(

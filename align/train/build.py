@@ -20,14 +20,12 @@ from align.config.recipe import GrpoRecipe
 from align.dataset.chat import set_template
 from align.dataset.expression import compile_expression
 from align.dataset.prompts import PromptSampler, load_eval_prompts, load_prompts
-from align.errors import RecipeError
 from align.model.load import load_tokenizer, resolve_model
 from align.report.reporter import Reporter
 from align.report.run_directory import RunDirectory
 from align.report.timing import StageClock
-from align.reward.registry import resolve
 from align.reward.terms import load_terms
-from align.train.evaluate import evaluate
+from align.train.evaluate import check_metrics, evaluate
 from align.train.grpo import Parts, grpo
 from align.train.interrupt import StopRequest
 from align.types import Prompt, StepStats
@@ -40,6 +38,7 @@ class Prepared:
     prompts: list[Prompt]
     eval_prompts: dict[str, list[Prompt]]
     model: str
+    chat_template: str
     probe: list[int]
 
 
@@ -50,23 +49,16 @@ def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
         AlignError: whichever of them is wrong, naming file, key and remedy.
     """
     tokenizer = load_tokenizer(recipe.policy)
-    if recipe.policy.chat_template:
-        set_template(tokenizer, recipe.policy.chat_template)
+    set_template(tokenizer, recipe.policy.chat_template)
     load_terms(recipe.rewards, _predicates(file), file=file)
-    for name, part in recipe.eval.parts.items():
-        resolve(part.metric, part.args, file=file, key=f"eval.parts.{name}.metric")
     prompts = load_prompts(recipe.data, tokenizer, recipe.grpo, file=file)
-    if len(prompts) < recipe.grpo.prompts_per_step:
-        raise RecipeError(
-            f"the data has {len(prompts)} prompts, one step asks for {recipe.grpo.prompts_per_step}",
-            file=file,
-            key="grpo.prompts_per_step",
-            remedy="lower it, or add data",
-        )
+    eval_prompts = load_eval_prompts(recipe.eval, tokenizer, file=file)
+    check_metrics(recipe.eval, eval_prompts, file=file)
     return Prepared(
         prompts=prompts,
-        eval_prompts=load_eval_prompts(recipe.eval, tokenizer, recipe.grpo, file=file),
+        eval_prompts=eval_prompts,
         model=resolve_model(recipe.policy.path),
+        chat_template=str(tokenizer.chat_template),
         probe=_probe(prompts, recipe.sync.probe_tokens),
     )
 
@@ -102,7 +94,7 @@ def run_grpo(recipe: GrpoRecipe, *, file: Path, resume: bool = False) -> Path:
     with ExitStack() as stack:
         stack.callback(run.close)
         reporter = stack.enter_context(Reporter(run, recipe.report, recipe.grpo.steps, start))
-        job = _start(recipe, prepared, run, reporter, stack, file)
+        job = start_job(recipe, prepared, run, reporter, stack, file)
         if checkpoint:
             job.restore(checkpoint)
         job.parts.sync.push()
@@ -169,7 +161,7 @@ class Job:
         self.sync.version = state["version"]
 
 
-def _start(
+def start_job(
     recipe: GrpoRecipe, prepared: Prepared, run: RunDirectory, reporter: Reporter, stack: ExitStack, file: Path
 ) -> Job:
     placement = stack.enter_context(cluster(recipe.cluster))
@@ -184,7 +176,9 @@ def _start(
     stack.callback(rewards.close)
     rewards.smoke(_one_of_each_part(prepared.prompts))
     reporter.message("starting the policy and the rollout engine")
-    actor = PolicyActor.options(**placement.options()).remote(recipe, placement.device, placement.threads)
+    actor = PolicyActor.options(**placement.options()).remote(
+        recipe, placement.device, placement.threads, prepared.chat_template
+    )
     ray.get(actor.ready.remote())  # one after the other: both need all cores
     engine = RolloutActor.options(**placement.options()).remote(recipe, prepared.model, placement.device)
     ray.get(engine.ready.remote())

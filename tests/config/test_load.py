@@ -65,7 +65,9 @@ def test_dotted_paths_start_at_the_recipe(tmp_path: Path, key: str, monkeypatch:
     monkeypatch.chdir(Path("/"))
     file = write(tmp_path, SFT.replace("path: model", key), "recipes/recipe.yaml")
     found = load_recipe(file, kind=SftRecipe).policy.path
-    assert found == str(tmp_path / ("recipes/model" if "./model" in key and ".." not in key else "models/model"))
+    assert found == str(
+        tmp_path / ("recipes/model" if "./model" in key and ".." not in key else "models/model")
+    )
 
 
 def test_plain_paths_stay_as_they_are(tmp_path: Path) -> None:
@@ -75,7 +77,10 @@ def test_plain_paths_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_dotted_paths_in_lists_mappings_and_parts(tmp_path: Path) -> None:
     text = GRPO.replace("function: exact_answer", "function: ./mine.py:f") + "".join(
-        ["eval:\n  parts:\n    held.out:\n      path: ./held.jsonl\n      metric: exact_answer\n", "      args: {files: [./a, b]}\n"]
+        [
+            "eval:\n  parts:\n    held.out:\n      path: ./held.jsonl\n      metric: exact_answer\n",
+            "      args: {files: [./a, b]}\n",
+        ]
     )
     recipe = load_recipe(write(tmp_path, text), kind=GrpoRecipe)
     assert recipe.rewards.terms["right"].function == f"{tmp_path}/mine.py:f"
@@ -126,7 +131,7 @@ def test_override_forms(override: str, steps: list[str], value: object) -> None:
     assert parse_override(override) == (steps, value)
 
 
-@pytest.mark.parametrize("override", ["steps", "=3", "a..b=1", ".a=1", "a.=1", "", "a.b=[1", "a=b: c"])
+@pytest.mark.parametrize("override", ["steps", "=3", "a..b=1", ".a=1", "a.=1", "", "a.b=[1", "a={b"])
 def test_broken_overrides(override: str) -> None:
     with pytest.raises(RecipeError) as caught:
         parse_override(override)
@@ -135,7 +140,9 @@ def test_broken_overrides(override: str) -> None:
 
 def test_overrides_win_and_make_sections(tmp_path: Path) -> None:
     file = write(tmp_path, SFT + "optim:\n")
-    recipe = load_recipe(file, ["optim.lr=3e-4", "policy.lora.rank=4", "data.parts.b.path=x", "name=other"], kind=SftRecipe)
+    recipe = load_recipe(
+        file, ["optim.lr=3e-4", "policy.lora.rank=4", "data.parts.b.path=x", "name=other"], kind=SftRecipe
+    )
     assert recipe.optim.lr == 3e-4
     assert recipe.policy.lora is not None
     assert recipe.policy.lora.rank == 4
@@ -209,19 +216,36 @@ def test_faults_name_key_and_remedy(tmp_path: Path, extra: str, key: str, messag
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [
-        (GRPO.replace("    right:\n      function: exact_answer\n", "    right: {}\n"), "rewards.terms.right.function", "missing"),
+        (
+            GRPO.replace("    right:\n      function: exact_answer\n", "    right: {}\n"),
+            "rewards.terms.right.function",
+            "missing key",
+        ),
         (GRPO.replace("name: tiny\n", ""), "name", "missing key 'name'"),
         (GRPO.replace("  path: model\n", "  dtype: float32\n"), "policy.path", "missing key 'path'"),
-        (GRPO.replace("    right:\n      function: exact_answer\n", "    {}\n"), "rewards.terms", "must not be empty"),
-        (GRPO.replace("function: exact_answer", "function: [1]"), "rewards.terms.right.function", "must be text"),
-        (GRPO.replace("function: exact_answer", "fn: x"), "rewards.terms.right", ""),
+        (
+            GRPO.replace("    right:\n      function: exact_answer\n", "    {}\n"),
+            "rewards.terms",
+            "must not be empty",
+        ),
+        (
+            GRPO.replace("function: exact_answer", "function: [1]"),
+            "rewards.terms.right.function",
+            "must be text",
+        ),
+        (
+            GRPO.replace("function: exact_answer", "functon: x"),
+            "rewards.terms.right.functon",
+            "unknown key 'functon' (and 1 more)",
+        ),
         (GRPO + "eval: {parts: {held: {path: x}}}\n", "eval.parts.held.metric", "missing key 'metric'"),
     ],
 )
-def test_faults_inside_named_parts_and_missing_keys(tmp_path: Path, text: str, key: str, message: str) -> None:
+def test_faults_inside_named_parts_and_missing_keys(
+    tmp_path: Path, text: str, key: str, message: str
+) -> None:
     error = fault(tmp_path, text)
-    assert error.key is not None
-    assert error.key.startswith(key)
+    assert error.key == key
     assert message in error.message
 
 

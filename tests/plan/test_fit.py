@@ -48,11 +48,10 @@ def test_tokens_per_step():
 @pytest.mark.parametrize(
     ("rows", "settings", "steps"),
     [
-        (1000, {"epochs": 2, "batch_size": 5, "gradient_accumulation": 5}, 2 * 5),  # 125 rows, 25 batches
-        (1001, {"epochs": 1, "batch_size": 5, "gradient_accumulation": 1}, 26),
-        (1000, {"epochs": 0.5, "batch_size": 5, "gradient_accumulation": 1}, 13),
-        (1000, {"epochs": 2, "batch_size": 5, "max_steps": 3}, 3),
-        (1, {"epochs": 1, "batch_size": 64, "gradient_accumulation": 8}, 1),
+        (2000, {"batch_size": 5, "gradient_accumulation": 5}, 10),  # 200 rows a step
+        (2001, {"batch_size": 5, "gradient_accumulation": 5}, 11),
+        (2000, {"batch_size": 5, "gradient_accumulation": 5, "max_steps": 3}, 3),
+        (1, {"batch_size": 64, "gradient_accumulation": 8}, 1),
     ],
 )
 def test_steps(rows: int, settings: dict[str, Any], steps: int):

@@ -55,7 +55,10 @@ def test_styles_are_told_by_parameter_names(write: Write, signature: str, style:
 
 def test_annotation_makes_a_native_function_too(write: Write) -> None:
     found = resolve(
-        write("f.py", "from align.reward import Sample\ndef f(items: list[Sample]) -> list[float]:\n    return []\n")
+        write(
+            "f.py",
+            "from align.reward import Sample\ndef f(items: list[Sample]) -> list[float]:\n    return []\n",
+        )
     )
     assert found.batched
 
@@ -88,7 +91,9 @@ def test_function_named_like_the_file_or_compute_score_is_the_default(write: Wri
 
 
 def test_decorator_name_finds_a_function(write: Write) -> None:
-    path = write("f.py", "from align.reward import reward\n@reward(name='short')\ndef long_name(s): return 1.0\n")
+    path = write(
+        "f.py", "from align.reward import reward\n@reward(name='short')\ndef long_name(s): return 1.0\n"
+    )
     found = resolve(f"{path}:short")
     assert found.name == "short"
     assert resolve(found.reference).name == "short"

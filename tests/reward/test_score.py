@@ -27,7 +27,7 @@ Write = Callable[[str, str], str]
         (torch.tensor(0.5), "ok", 0.5, {}),
         ({"a": 1, "b": 0.25}, "ok", 1.25, {"a": 1.0, "b": 0.25}),
         ({"score": 0.5, "a": 9, "note": "right"}, "ok", 0.5, {"a": 9.0}),
-        ({"reward": 1, "b": False}, "ok", 1.0, {"b": 0.0}),
+        ({"reward": 1, "b": np.bool_(False)}, "ok", 1.0, {"b": 0.0}),
         ({"score": None}, "abstain", None, {}),
         (float("nan"), "error", None, {}),
         (float("-inf"), "error", None, {}),
@@ -42,7 +42,9 @@ Write = Callable[[str, str], str]
         (torch.tensor([1.0, 2.0]), "error", None, {}),
     ],
 )
-def test_what_a_returned_value_means(value: Any, kind: str, score: float | None, parts: dict[str, float]) -> None:
+def test_what_a_returned_value_means(
+    value: Any, kind: str, score: float | None, parts: dict[str, float]
+) -> None:
     outcome = outcome_of(value)
     assert (outcome.kind, outcome.value, outcome.parts) == (kind, score, parts)
     assert bool(outcome.detail) == (kind == "error")
@@ -72,7 +74,10 @@ def test_an_exception_costs_one_sample_and_keeps_the_users_lines(write: Write, s
 
 
 def test_system_exit_is_an_error_and_interrupt_is_not(write: Write, samples: list[Sample]) -> None:
-    assert call(resolve(write("a.py", "import sys\ndef f(sample): sys.exit(3)\n")), samples[:1])[0].kind == "error"
+    assert (
+        call(resolve(write("a.py", "import sys\ndef f(sample): sys.exit(3)\n")), samples[:1])[0].kind
+        == "error"
+    )
     stop = resolve(write("b.py", "def f(sample): raise KeyboardInterrupt\n"))
     with pytest.raises(KeyboardInterrupt):
         call(stop, samples)
@@ -88,7 +93,11 @@ def test_missing_column_is_told_plainly(write: Write, samples: list[Sample]) -> 
 def test_native_batched(write: Write, samples: list[Sample]) -> None:
     path = write("f.py", "def f(samples): return [len({s.completion for s in samples}), None, True]\n")
     outcomes = call(resolve(path), samples)
-    assert [(outcome.kind, outcome.value) for outcome in outcomes] == [("ok", 3), ("abstain", None), ("ok", 1)]
+    assert [(outcome.kind, outcome.value) for outcome in outcomes] == [
+        ("ok", 3),
+        ("abstain", None),
+        ("ok", 1),
+    ]
 
 
 @pytest.mark.parametrize("value", ["[1.0]", "1.0", "'abc'", "{'a': 1}", "None"])
@@ -99,7 +108,10 @@ def test_batched_with_the_wrong_shape_fails_for_all(write: Write, samples: list[
 
 
 def test_batched_exception_is_narrowed_to_the_sample_at_fault(write: Write, samples: list[Sample]) -> None:
-    path = write("f.py", "def f(samples): return [10 / (5 - int(s['answer']) * s.sample_index) for s in samples[::1]]\n")
+    path = write(
+        "f.py",
+        "def f(samples): return [10 / (5 - int(s['answer']) * s.sample_index) for s in samples[::1]]\n",
+    )
     assert [outcome.kind for outcome in call(resolve(path), samples)] == ["ok"] * 3
     path = write("g.py", "def g(samples): return [1 / (s.sample_index - 2) for s in samples]\n")
     outcomes = call(resolve(path), samples)
@@ -126,11 +138,17 @@ def test_trl_style_gets_conversations_and_columns(write: Write, samples: list[Sa
             ]
     """
     outcomes = call(resolve(write("f.py", text)), samples)
-    assert [(outcome.kind, outcome.value) for outcome in outcomes] == [("ok", 1), ("ok", 0), ("abstain", None)]
+    assert [(outcome.kind, outcome.value) for outcome in outcomes] == [
+        ("ok", 1),
+        ("ok", 0),
+        ("abstain", None),
+    ]
 
 
 def test_trl_style_missing_column(write: Write, samples: list[Sample]) -> None:
-    function = resolve(write("f.py", "def f(completions, solution, **kwargs): return [0.0] * len(completions)\n"))
+    function = resolve(
+        write("f.py", "def f(completions, solution, **kwargs): return [0.0] * len(completions)\n")
+    )
     assert "has no column 'solution'" in call(function, samples)[0].detail
     fixed = resolve(function.reference, {"solution": "4"})
     assert [outcome.value for outcome in call(fixed, samples)] == [0.0] * 3
@@ -142,7 +160,9 @@ def test_functions_shipped_with_trl_run_unchanged(write: Write) -> None:
         overlong = get_soft_overlong_punishment(max_completion_len=100, soft_punish_cache=20)
     """
     path = write("theirs.py", text)
-    right = Sample((), "<think>half</think>It is \\boxed{\\frac{1}{2}}", [1] * 90, columns={"solution": "$0.5$"})
+    right = Sample(
+        (), "<think>half</think>It is \\boxed{\\frac{1}{2}}", [1] * 90, columns={"solution": "$0.5$"}
+    )
     wrong = Sample((), "It is \\boxed{3}", [1] * 10, columns={"solution": "$0.5$"})
     values = {
         name: [outcome.value for outcome in call(resolve(f"{path}:{name}"), [right, wrong])]
@@ -159,7 +179,11 @@ def test_verl_style(write: Write) -> None:
                     "known": data_source == "openai/gsm8k"}
     """
     path = write("f.py", text)
-    nested = {"data_source": "openai/gsm8k", "reward_model": {"ground_truth": "4"}, "extra_info": {"index": 7}}
+    nested = {
+        "data_source": "openai/gsm8k",
+        "reward_model": {"ground_truth": "4"},
+        "extra_info": {"index": 7},
+    }
     outcome = call(resolve(path, {"bonus": 0.5}), [Sample((), "4", columns=nested)])[0]
     assert (outcome.value, outcome.parts) == (1.5, {"acc": 1, "index": 7, "known": 1})
     flat = Sample((), "4", columns={"answer": "4", "index": 8}, part="openai/gsm8k")

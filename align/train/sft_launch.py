@@ -1,0 +1,53 @@
+"""Several training processes on this machine, through torch's elastic launcher.
+
+Under torchrun (several machines) the processes exist already and nothing is launched.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from align.config.recipe import SftRecipe
+from align.errors import EngineError
+
+
+def in_launched_process() -> bool:
+    """Whether a launcher started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
+def launch(recipe: SftRecipe, *, file: Path, resume: bool) -> None:
+    """Run the recipe in ``cluster.processes`` processes and wait for them.
+
+    Raises:
+        EngineError: a process failed.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=recipe.cluster.processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=recipe.name,
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    try:
+        elastic_launch(settings, _process)(recipe, file, resume)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise EngineError(
+            f"training process {rank} failed with exit status {failure.exitcode}; its own message is above",
+            file=recipe.directory,
+            remedy="mend the cause, then continue with --resume",
+        ) from error
+
+
+def _process(recipe: SftRecipe, file: Path, resume: bool) -> None:
+    from align.train.sft import run_sft
+
+    run_sft(recipe, file=file, resume=resume)

@@ -1,0 +1,232 @@
+"""TRL's SFTTrainer with what align adds: balance loss, optimiser, schedule, checkpoints, metrics."""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from align.algo.router import expert_balance_loss, expert_load, peak_load
+from align.algo.schedule import lr_factor
+from align.checkpoint.store import CheckpointStore
+from align.config.recipe import SftRecipe
+from align.errors import EngineError
+from align.model.moe import RouterRecorder, is_moe
+from align.model.save import save_model
+from align.report.reporter import Reporter
+from align.train.interrupt import StopRequest
+from align.train.sft_batches import IGNORED
+from align.train.sft_optimizer import TrainerAdamW
+from align.types import StepStats
+
+
+class PolicyTrainer(SFTTrainer):
+    """One supervised fine-tuning run.
+
+    Loss, loop, distribution and resuming are TRL's and Trainer's. Added: the expert-level balance
+    loss (summed over MoE layers, as the released model does; DeepSeek-V2 eq. 23), AdamW on fp32
+    master weights, align's schedules, checkpoint store and reporter.
+
+    Args:
+        recipe: the recipe.
+        model: the policy, in a peft wrapper under LoRA.
+        args: see :func:`align.train.sft.trainer_arguments`.
+        store: where checkpoints go.
+        reporter: None on all ranks but the first.
+        stop: asked after every step.
+        **parts: ``train_dataset``, ``eval_dataset``, ``data_collator``, ``processing_class``.
+    """
+
+    def __init__(
+        self,
+        recipe: SftRecipe,
+        model: Any,
+        args: SFTConfig,
+        *,
+        store: CheckpointStore,
+        reporter: Reporter | None,
+        stop: StopRequest,
+        **parts: Any,
+    ) -> None:
+        self.recipe = recipe
+        self.store = store
+        self.reporter = reporter
+        self.routers: RouterRecorder | None = None
+        if is_moe(model.config):
+            self.routers = RouterRecorder(model)
+        super().__init__(model=model, args=args, callbacks=[_StopWhenAsked(stop)], **parts)
+        self._mark = time.perf_counter()
+
+    # --- loss -------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        segments = inputs.pop("segments")
+        self._count(inputs, segments)
+        if self.routers is None:
+            return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        with self.routers.record():
+            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        balance = self._balance(self.routers, segments)
+        alpha = self.recipe.sft.balance_alpha
+        if alpha == 0 or not model.training:
+            return loss
+        # The token loss is scaled for accumulation already; this one is a mean over sequences.
+        return loss + alpha * balance.sum() / self.current_gradient_accumulation_steps
+
+    def _balance(self, routers: RouterRecorder, segments: Tensor) -> Tensor:
+        logits, selected = routers.routing(len(segments))
+        if self.recipe.sft.balance_alpha == 0:
+            logits = logits.detach()
+        balance = expert_balance_loss(logits, selected, segments)
+        peak = peak_load(expert_load(selected, segments, logits.shape[-1]))
+        self._note("balance_loss", balance.detach().mean())
+        self._note("router_peak_load", peak.mean())
+        return balance
+
+    def _count(self, inputs: dict[str, Any], segments: Tensor) -> None:
+        self._note("tokens", (segments > 0).sum())
+        self._note("trained_tokens", (inputs["labels"] != IGNORED).sum())
+        self._note("padding", (segments == 0).float().mean())
+
+    def _note(self, name: str, value: Tensor) -> None:
+        self._metrics["train" if self.model.training else "eval"][name].append(value)
+
+    # --- optimiser --------------------------------------------------------------------------
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            named = (self.model if model is None else model).named_parameters()
+            optim = self.recipe.optim
+            if self.is_fsdp_enabled:  # its shards are the fp32 masters
+                trained = [p for _, p in named if p.requires_grad]
+                groups = [
+                    {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optim.weight_decay},
+                    {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+                ]
+                self.optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)
+            else:
+                self.optimizer = TrainerAdamW(named, optim)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.lr_scheduler is None:
+            factor = partial(lr_factor, total_steps=num_training_steps, optim=self.recipe.optim)
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        # TrainerAdamW clips inside its step; asking here would add a pass over all gradients.
+        return super()._get_grad_norm(model, grad_norm) if self.is_fsdp_enabled else None
+
+    # --- metrics ----------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        mode = "train" if self.model.training else "eval"
+        notes = {name: [float(value) for value in values] for name, values in self._metrics[mode].items()}
+        self._metrics[mode].clear()
+        means = {name: sum(values) / len(values) for name, values in notes.items() if values}
+        if self.reporter is None:
+            return
+        if "loss" in logs:
+            self._log_step(self.reporter, logs, notes, means)
+        elif "eval_loss" in logs:
+            values = {"loss": logs["eval_loss"], "token_accuracy": means["mean_token_accuracy"]}
+            self.reporter.evaluation(self.state.global_step, values)
+
+    def _log_step(
+        self,
+        reporter: Reporter,
+        logs: dict[str, float],
+        notes: dict[str, list[float]],
+        means: dict[str, float],
+    ) -> None:
+        step, loss = self.state.global_step, logs["loss"]
+        if not math.isfinite(loss):
+            raise EngineError(
+                f"the loss is {loss} at step {step}",
+                file=self.store.root.parent,
+                key="optim.lr",
+                remedy="lower the learning rate, then start anew or continue with --resume",
+            )
+        seconds = time.perf_counter() - self._mark
+        norm = logs.get("grad_norm", getattr(self.optimizer.optimizer, "grad_norm", 0.0))
+        metrics = {
+            "train/loss": loss,
+            "train/lr": logs["learning_rate"],
+            "train/grad_norm": float(norm),
+            "train/entropy": means["entropy"],
+            "train/token_accuracy": means["mean_token_accuracy"],
+            "train/epoch": float(self.state.epoch or 0) * self.recipe.sft.epochs,
+            "train/tokens": sum(notes["tokens"]),
+            "train/trained_tokens": sum(notes["trained_tokens"]),
+            "train/padding_share": means["padding"],
+            "train/tokens_per_second": sum(notes["tokens"]) / seconds,
+        }
+        if "balance_loss" in means:
+            metrics["train/balance_loss"] = means["balance_loss"]
+            metrics["router/peak_load"] = means["router_peak_load"]
+        reporter.step(StepStats(step, metrics, {"train": seconds}, [], [], []))
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._mark = time.perf_counter()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0  # the estimate walks over all modules at every step; `align plan` gives a better one
+
+    def _send_telemetry(self) -> None:
+        """Nobody is told about a run."""
+
+    # --- checkpoints ------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        if self.is_world_process_zero():
+            self.store.save(step, self._write_checkpoint, {"step": step})
+        else:
+            self._write_checkpoint(None)
+        self.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self, folder: Path | None) -> None:
+        """Called on all ranks; the first one knows the folder."""
+        path = Path(broadcast_object_list([str(folder)])[0])
+        if self.is_world_process_zero():
+            if hasattr(self.model, "peft_config"):
+                self.model.save_pretrained(path)
+                self.processing_class.save_pretrained(path)
+            elif not self.is_fsdp_enabled:
+                save_model(self.model, self.processing_class, path)
+            self.state.save_to_json(str(path / "trainer_state.json"))
+        self._save_optimizer_and_scheduler(str(path))
+        self._save_rng_state(str(path))
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # Trainer matches names without insisting, so it would skip experts, which are saved one by
+        # one, in silence. The optimiser state holds every trained weight in fp32 and restores it.
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+class _StopWhenAsked(TrainerCallback):
+    """Ends the run after the step in hand, with a checkpoint."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self.stop = stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if self.stop.requested:
+            control.should_save = control.should_training_stop = True
+        return control

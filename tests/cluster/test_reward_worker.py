@@ -1,0 +1,232 @@
+"""The pool on a real Ray: order, scope, hangs, crashes, budget, overlap."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from align.cluster.reward_worker import RewardPool
+from align.config.rewards import RewardsConfig
+from align.errors import EngineError, RewardError
+from align.reward.ledger import BudgetSpent
+from align.types import Completion, Group, Prompt
+
+MakePool = Callable[..., RewardPool]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[MakePool]:
+    """Build a pool from ``name=body of a reward file`` and settings; closed at the end."""
+    pools = []
+
+    def build(settings: Mapping[str, Any] | None = None, **terms: Any) -> RewardPool:
+        tree: dict[str, Any] = {"terms": {}, **(settings or {})}
+        for name, term in terms.items():
+            term = {"source": term} if isinstance(term, str) else dict(term)
+            if "source" in term:
+                file = tmp_path / f"{name}.py"
+                file.write_text(term.pop("source"))
+                term["function"] = str(file)
+            tree["terms"][name] = term
+        made = RewardPool(
+            RewardsConfig.model_validate(tree),
+            seed=7,
+            compile_expression=lambda text: lambda columns: text in columns,
+            max_new_tokens=32,
+            run_dir=tmp_path / "run",
+        )
+        pools.append(made)
+        return made
+
+    yield build
+    for made in pools:
+        made.close()
+
+
+def group(number: int, texts: list[str], step: int = 1, **columns: Any) -> Group:
+    prompt = Prompt(f"sums/{number}", ({"role": "user", "content": "?"},), [1], columns, part="sums")
+    return Group(
+        prompt,
+        [
+            Completion(prompt.id, index, [1, 2], [0.0, 0.0], text, "stop", step, seed=0)
+            for index, text in enumerate(texts)
+        ],
+    )
+
+
+def failures(tmp_path: Path) -> list[dict[str, Any]]:
+    file = tmp_path / "run" / "reward_errors.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+NUMBER = "def number(sample): return float(sample.completion)\n"
+
+
+def test_scores_in_order_of_submission_with_weights_and_scope(pool: MakePool) -> None:
+    bank = pool(
+        number={"source": NUMBER, "weight": 2, "clip": [0, 3]},
+        answer={"function": "exact_answer", "where": "answer"},
+    )
+    assert bank.collect() == []
+    bank.submit(group(0, ["1", "5"], answer="5"))
+    bank.submit(group(1, ["2"]))
+    scores = bank.collect()
+    assert [(score.prompt_id, score.sample_index, score.reward) for score in scores] == [
+        ("sums/0", 0, 2.0),  # 2·1 + 0
+        ("sums/0", 1, 7.0),  # 2·min(5, 3) + 1
+        ("sums/1", 0, 4.0),  # 2·2, the answer term is out of scope
+    ]
+    assert [list(score.terms) for score in scores] == [["number", "answer"], ["number", "answer"], ["number"]]
+    metrics = bank.metrics()
+    assert metrics["reward/mean"] == pytest.approx(13 / 3)
+    assert metrics["reward/number/mean"] == pytest.approx(8 / 3)
+    assert metrics["reward/answer/mean"] == 0.5
+    assert metrics["reward/wall_seconds"] >= metrics["reward/wait_seconds"] > 0
+    assert bank.collect() == []
+
+
+BAD = """
+import os, re
+def bad(sample):
+    if sample.completion == 'die': os._exit(3)
+    if sample.completion == 'raise': raise ValueError('no number')
+    if sample.completion == 'hang': re.match(r'(a+)+$', 'a' * 60 + '!')  # in C: no signal gets through
+    return 1.0
+"""
+
+
+def test_hang_crash_and_exception_cost_one_sample_each(pool: MakePool, tmp_path: Path) -> None:
+    bank = pool({"error_budget": 1.0}, bad={"source": BAD, "timeout": 1.0})
+    bank.submit(group(0, ["a", "a"]))
+    assert [score.reward for score in bank.collect()] == [1.0, 1.0]  # the pace is known: jobs are long now
+    bank.submit(group(1, ["a", "hang", "die", "raise", "b"], step=4))
+    scores = bank.collect()
+    assert [score.reward for score in scores] == [1.0, None, None, None, 1.0]
+    assert [score.terms["bad"].kind for score in scores] == ["ok", "timeout", "error", "error", "ok"]
+    metrics = bank.metrics()
+    assert (metrics["reward/bad/timeout_share"], metrics["reward/bad/error_share"]) == (0.2, 0.4)
+    assert metrics["reward/left_out_share"] == pytest.approx(0.6)
+    rows = {row["completion"]: row for row in failures(tmp_path)}
+    assert {text: row["kind"] for text, row in rows.items()} == {
+        "hang": "timeout",
+        "die": "error",
+        "raise": "error",
+    }
+    assert {(row["term"], row["prompt_id"], row["weight_version"]) for row in rows.values()} == {
+        ("bad", "sums/1", 4)
+    }
+    assert rows["hang"]["detail"] == "no answer within 1 s"
+    assert "the call ended its process" in rows["die"]["detail"]
+    assert rows["raise"]["detail"].endswith("ValueError: no number")
+    bank.submit(group(2, ["a", "b"]))
+    assert [score.reward for score in bank.collect()] == [1.0, 1.0]
+
+
+def test_a_crash_inside_a_list_function_costs_one_sample(pool: MakePool) -> None:
+    source = (
+        "import os\n"
+        "def crash(completions, **kwargs):\n"
+        "    if any(turn[0]['content'] == 'die' for turn in completions): os._exit(3)\n"
+        "    return [float(len(completions))] * len(completions)\n"
+    )
+    bank = pool({"error_budget": 1.0}, crash=source)
+    bank.submit(group(0, ["a", "b", "c"]))
+    bank.submit(group(1, ["a", "die"]))
+    assert [score.reward for score in bank.collect()] == [3.0, 3.0, 3.0, 1.0, None]
+
+
+def test_error_budget_stops_the_run_with_the_first_traceback(pool: MakePool) -> None:
+    bank = pool({"error_budget": 0.25, "error_window": 8}, number=NUMBER)
+    bank.submit(group(0, ["1", "x", "y"]))
+    assert len(bank.collect()) == 3
+    bank.submit(group(1, ["z", "2"]))
+    with pytest.raises(BudgetSpent, match="could not convert string to float: 'x'") as caught:
+        bank.collect()
+    assert caught.value.exit_code == 1
+    with pytest.raises(BudgetSpent):
+        bank.submit(group(2, ["1"]))
+
+
+def test_scoring_goes_on_while_the_caller_is_elsewhere(pool: MakePool) -> None:
+    bank = pool({"workers": 2}, slow="import time\ndef slow(sample):\n    time.sleep(0.25)\n    return 1.0\n")
+    bank.smoke([group(9, []).prompt])
+    bank.submit(group(0, ["a", "b", "c", "d"]))
+    time.sleep(2.0)  # the engine samples
+    start = time.perf_counter()
+    assert [score.reward for score in bank.collect()] == [1.0] * 4
+    assert time.perf_counter() - start < 0.2
+    start = time.perf_counter()
+    bank.submit(group(1, ["a", "b", "c", "d"]))
+    bank.collect()
+    assert time.perf_counter() - start < 0.9  # 4 × 0.25 s over two workers
+
+
+def test_random_choices_do_not_depend_on_the_worker(pool: MakePool) -> None:
+    source = "import random\ndef dice(sample): return random.random()\n"
+    rolls = []
+    for workers in (1, 2):
+        bank = pool({"workers": workers}, dice=source)
+        bank.submit(group(0, ["a", "b", "c"], step=3))
+        bank.submit(group(1, ["a"], step=3))
+        bank.submit(group(0, ["a"], step=4))
+        rolls.append([score.reward for score in bank.collect()])
+    assert rolls[0] == rolls[1]
+    assert len(set(rolls[0])) == 5
+
+
+def test_workers_have_one_thread_and_run_functions_in_their_main_thread(pool: MakePool) -> None:
+    source = (
+        "import os, threading\n"
+        "def place(sample):\n"
+        "    main = threading.current_thread() is threading.main_thread()\n"
+        "    return {'main': main, 'one': os.environ['OMP_NUM_THREADS'] == '1'}\n"
+    )
+    bank = pool(place=source, answer={"function": "exact_answer"})
+    bank.submit(group(0, ["\\boxed{9^{9^{9^{9}}}}", "\\boxed{\\frac{10}{2}}"], answer="5"))
+    scores = bank.collect()
+    assert scores[0].terms["place"].parts == {"main": 1.0, "one": 1.0}
+    assert [score.terms["answer"].value for score in scores] == [0.0, 1.0]  # math-verify's alarm works
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("while True: pass", "no answer within 1 s"),
+        ("import os; os._exit(1)", "the call ended its process"),
+    ],
+)
+def test_smoke_call_raises_before_anything_else_starts(
+    pool: MakePool, tmp_path: Path, body: str, message: str
+) -> None:
+    bank = pool(bad={"source": f"def bad(sample):\n    {body}\n", "timeout": 1.0})
+    with pytest.raises(RewardError, match=message) as caught:
+        bank.smoke([group(0, [], answer="4").prompt])
+    assert (caught.value.key, caught.value.exit_code) == ("bad", 2)
+    assert not failures(tmp_path)
+
+
+def test_workers_that_cannot_start_end_the_run(pool: MakePool) -> None:
+    """The file imports here and not in a worker."""
+    source = (
+        f"import os\nif os.getpid() != {os.getpid()}: raise OSError('no disk')\ndef f(sample): return 1.0\n"
+    )
+    bank = pool(f=source)
+    bank.submit(group(0, ["a"]))
+    with pytest.raises(EngineError, match="failed to start 3 times in a row") as caught:
+        bank.collect()
+    assert "no disk" in caught.value.message
+    assert caught.value.exit_code == 1

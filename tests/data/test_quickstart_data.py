@@ -1,0 +1,192 @@
+"""The committed data and tokenizer are what their generators make, and are sound."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "data" / "quickstart"
+POLICY = ROOT / "recipes" / "quickstart" / "policy"
+EXPRESSION = re.compile(r"(\d+) ([+*-]) (\d+) ([+*-]) (\d+)")
+
+
+def rows(name: str) -> list[dict]:
+    return [
+        json.loads(line) for line in (QUICKSTART / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "data" / script), *args], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("script", ["make_quickstart.py", "make_tokenizer.py"])
+def test_committed_files_are_what_the_script_makes(script):
+    result = run(script, "--check")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_check_notices_a_change(tmp_path):
+    assert run("make_quickstart.py", "--out", str(tmp_path), "--sft", "50", "--prompts", "20").returncode == 0
+    result = run("make_quickstart.py", "--out", str(tmp_path), "--check")
+    assert result.returncode == 1
+    assert "maths_sft.jsonl" in result.stdout
+
+
+def test_knobs(tmp_path):
+    made = run(
+        "make_quickstart.py", "--out", str(tmp_path), "--sft", "200", "--worked", "1", "--max-operand", "20"
+    )
+    assert made.returncode == 0, made.stderr
+    written = [json.loads(line) for line in (tmp_path / "maths_sft.jsonl").read_text().splitlines()]
+    assert len(written) == 200
+    assert {row["style"] for row in written} == {"worked"}
+    assert max(int(n) for row in written for n in re.findall(r"\d+", row["prompt"])) <= 20
+
+
+def test_size():
+    assert sum(file.stat().st_size for file in QUICKSTART.iterdir()) < 4_000_000
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", text))
+
+
+def test_maths_files_share_no_problem():
+    """By numbers alone, whatever the story; and by text."""
+    seen: dict[tuple[str, str], str] = {}
+    for name in ("maths_sft", "maths_prompts", "maths_heldout"):
+        for row in rows(name):
+            assert seen.setdefault((row["prompt"], ""), name) == name
+    held = {(row["kind"], numbers(row["prompt"]), row["answer"]) for row in rows("maths_heldout")}
+    asked = {(row["kind"], numbers(row["prompt"]), row["answer"]) for row in rows("maths_prompts")}
+    taught = {
+        (row["kind"], numbers(row["prompt"]), row["completion"].rpartition("Answer: ")[2])
+        for row in rows("maths_sft")
+    }
+    # The same numbers and answer can come of other operators only in rare cases such as 9 - 0; none here.
+    assert len(held) == 400
+    assert not held & asked
+    assert not held & taught
+    assert not asked & taught
+
+
+def test_every_chain_is_right():
+    """Recomputed from the text of the question, not from what the generator remembers."""
+    checked = 0
+    for name in ("maths_prompts", "maths_heldout"):
+        for row in rows(name):
+            if found := EXPRESSION.search(row["prompt"]):
+                assert int(row["answer"]) == eval(found.group())
+                checked += 1
+    assert checked > 3000
+
+
+def test_worked_answers_show_right_steps():
+    styles = {"direct": 0, "worked": 0}
+    for row in rows("maths_sft"):
+        styles[row["style"]] += 1
+        *steps, answer = row["completion"].split(". ") if ". " in row["completion"] else [row["completion"]]
+        for step in steps:
+            left, right = step.split(" = ")
+            assert 0 <= eval(left) == int(right) <= 99
+        if steps:
+            assert answer == f"Answer: {steps[-1].split(' = ')[1]}"
+            a, b, c = numbers(row["prompt"])
+            assert numbers(steps[0])[:2] == (a, b)
+            assert numbers(steps[1])[1] == c
+        else:
+            assert re.fullmatch(r"Answer: \d{1,2}", answer)
+    assert abs(styles["worked"] / sum(styles.values()) - 0.5) < 0.02
+
+
+def test_stories_agree_with_their_answers():
+    """A story's operators, read off its words by a rule of thumb written apart from the generator."""
+    some = 0
+    for row in rows("maths_prompts"):
+        if row["kind"] == "word":
+            a, b, c = numbers(row["prompt"])
+            possible = {a + s * b + t * c for s in (1, -1) for t in (1, -1)}
+            assert int(row["answer"]) in possible
+            if "boxes" not in row["prompt"] and "loses" not in row["prompt"] and "buys" in row["prompt"]:
+                some += "gives" in row["prompt"]
+                if "gives" in row["prompt"] and "more and gives" in row["prompt"]:
+                    assert int(row["answer"]) == a + b - c
+    assert some > 50
+
+
+def test_safety_files():
+    held = rows("safety_heldout")
+    assert sum(row["should_refuse"] for row in held) == 100
+    trained = {row["prompt"] for name in ("safety_sft", "safety_prompts") for row in rows(name)}
+    assert len(trained) == 2200
+    assert not trained & {row["prompt"] for row in held}
+    assert not {row["prompt"] for row in rows("safety_sft")} & {
+        row["prompt"] for row in rows("safety_prompts")
+    }
+    for row in rows("safety_sft"):
+        refuses = bool(re.search(r"can't help|won't help", row["completion"]))
+        assert refuses == row["should_refuse"] == row["kind"].startswith("harmful_")
+
+
+def test_held_out_requests_use_unseen_phrases():
+    """Not the wording alone: verb and object together never occur in training."""
+    sys.path.insert(0, str(ROOT / "data"))
+    try:
+        from generators.safety import FAMILIES, HELD_OUT
+    finally:
+        sys.path.pop(0)
+    trained = "\n".join(row["prompt"] for name in ("safety_sft", "safety_prompts") for row in rows(name))
+    for family in FAMILIES:
+        for template, things in (
+            (family.harmful, family.harmful_objects),
+            (family.harmless, family.harmless_objects),
+        ):
+            for thing in things[-HELD_OUT:]:
+                assert not re.search(rf"\b{re.escape(template.format(thing))}\b", trained)
+
+
+def test_conversations_alternate():
+    several = 0
+    for row in rows("helpful_sft"):
+        roles = [message["role"] for message in row["messages"]]
+        talk = roles[1:] if roles[0] == "system" else roles
+        assert talk == ["user", "assistant"] * (len(talk) // 2)
+        several += len(talk) > 2
+    assert several > 300
+
+
+def test_tokenizer():
+    tokenizer = AutoTokenizer.from_pretrained(POLICY)
+    assert len(tokenizer) == 512
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (0, 1, 1)
+    assert tokenizer.bos_token == "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
+    assert tokenizer.eos_token == "<\uff5cend\u2581of\u2581sentence\uff5c>"
+    for text in ("What is 7 + 15 - 4?", "  two  spaces ", "a\n\n\tb\r\n", "你好 🙂 é ｜▁", "1234567890", ""):
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    assert tokenizer.tokenize("1234") == ["1", "2", "3", "4"]
+    assert tokenizer.tokenize("12 + 3 = 15") == ["1", "2", "Ġ+Ġ", "3", "Ġ=Ġ", "1", "5"]
+    for token in range(512):
+        digits = [letter for letter in tokenizer.decode([token]) if letter.isdigit()]
+        assert not digits or len(tokenizer.decode([token])) == 1
+
+
+def test_policy_has_deepseek_v2s_shape():
+    config = AutoConfig.from_pretrained(POLICY)
+    assert (config.kv_lora_rank, config.qk_rope_head_dim, config.n_shared_experts) == (512, 64, 2)
+    assert config.vocab_size == 512
+    assert config.moe_router_dtype == "float32"
+    # With pad = eos as padding_idx the end token's embedding would stay zero and get no gradient.
+    assert config.pad_token_id is None
+    model = AutoModelForCausalLM.from_config(config)
+    assert type(model).__name__ == "DeepseekV2ForCausalLM"
+    assert sum(parameter.numel() for parameter in model.parameters()) == 2_103_424

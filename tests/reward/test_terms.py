@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from align.config.rewards import RewardsConfig
+from align.errors import RewardError
+from align.reward.contract import Sample
+from align.reward.terms import load_terms, probes, smoke
+from align.types import Prompt
+
+Write = Callable[[str, str], str]
+
+
+def has(column: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Stands for the expression compiler: an expression is the name of a column that must be there."""
+    return lambda columns: column in columns
+
+
+def config(**terms: Any) -> RewardsConfig:
+    return RewardsConfig.model_validate({"terms": terms, "timeout": 7})
+
+
+PROMPT = Prompt("sums/0", ({"role": "user", "content": "2+2?"},), [1], {"answer": "4"}, part="sums")
+
+
+def test_settings_reach_the_terms(write: Write) -> None:
+    slow = write("slow.py", "from align.reward import reward\n@reward(timeout=3)\ndef slow(s): return 1\n")
+    terms = load_terms(
+        config(
+            main={"function": "exact_answer", "weight": 2, "args": {"extract": "boxed"}, "where": "answer"},
+            own={"function": slow, "clip": [-1, 1]},
+            mine={"function": slow, "timeout": 0.5},
+        ),
+        has,
+    )
+    assert [(term.name, term.weight, term.timeout) for term in terms] == [
+        ("main", 2, 7),
+        ("own", 1, 3),
+        ("mine", 1, 0.5),
+    ]
+    assert terms[0].function.args == {"extract": "boxed"}
+    assert terms[0].covers({"answer": 1})
+    assert not terms[0].covers({"text": 1})
+    assert terms[1].clip == (-1, 1)
+    assert terms[1].covers({})
+
+
+def test_a_term_that_cannot_be_found_names_recipe_and_key() -> None:
+    with pytest.raises(RewardError) as caught:
+        load_terms(config(a={"function": "refusl"}), has, file="recipe.yaml")
+    assert (caught.value.file, caught.value.key) == ("recipe.yaml", "rewards.terms.a.function")
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({}, "at least 1"),
+        ({"a/b": {"function": "length"}}, "may hold only letters"),
+        ({"a": {"function": "length", "clip": [1, -1]}}, "low < high"),
+        ({"a": {"function": "length", "weight": float("inf")}}, "finite"),
+        ({"a": {"function": "length", "wieght": 1}}, "Extra inputs"),
+    ],
+)
+def test_bad_settings_are_refused(terms: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RewardsConfig.model_validate({"terms": terms})
+
+
+def test_probes_are_two_per_prompt() -> None:
+    samples = probes([PROMPT], max_new_tokens=32)
+    assert [sample.sample_index for sample in samples] == [0, 1]
+    assert all(sample["answer"] == "4" and sample.max_new_tokens == 32 for sample in samples)
+    assert len({sample.completion for sample in samples}) == 2
+
+
+def test_shipped_rewards_pass_the_smoke_call() -> None:
+    terms = load_terms(
+        config(
+            answer={"function": "exact_answer"},
+            form={"function": "format", "args": {"pattern": "boxed"}},
+            size={"function": "length", "args": {"buffer": 8}},
+            loops={"function": "repetition"},
+            refused={"function": "refusal:refused"},
+        ),
+        has,
+    )
+    smoke(terms, probes([PROMPT], max_new_tokens=32))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def f(sample): return sample['solution']", "has no column 'solution'"),
+        ("def f(sample): return 'good'", "returned str where a number"),
+        ("def f(sample): return float('nan')", "returned nan"),
+        ("def f(sample): return 1 / 0", "ZeroDivisionError"),
+        ("def f(samples): return [1.0]", "returned 1 scores for 2 samples"),
+        ("def f(completions, **kwargs): return 1.0", "returned float where a list of 2 scores"),
+    ],
+)
+def test_smoke_call_raises_for_a_broken_term(write: Write, body: str, message: str) -> None:
+    path = write("f.py", body + "\n")
+    terms = load_terms(config(mine={"function": path}), has)
+    with pytest.raises(RewardError, match=message) as caught:
+        smoke(terms, probes([PROMPT], max_new_tokens=32))
+    assert "term 'mine' failed its start-up call on row sums/0" in caught.value.message
+    assert (caught.value.file, caught.value.key, caught.value.exit_code) == (path, "f", 2)
+
+
+def test_smoke_call_leaves_rows_out_of_scope_alone(write: Write) -> None:
+    path = write("f.py", "def f(sample): return float(sample['solution'])\n")
+    terms = load_terms(config(mine={"function": path, "where": "solution"}), has)
+    smoke(terms, probes([PROMPT], max_new_tokens=32))
+    with pytest.raises(RewardError):
+        smoke(terms, [Sample((), "x", columns={"solution": "words"})])
