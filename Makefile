@@ -25,7 +25,7 @@ setup: ## make .venv and check it; seconds when it is current
 quickstart: setup ## SFT, then GRPO, on a tiny mixture-of-experts policy
 	$(BIN)/align run recipes/quickstart/pipeline.yaml $(ARGS)
 
-test: setup ## the tests, without the slow ones
+test: setup smollm2 ## the tests, without the slow ones
 	$(BIN)/python -m pytest $(ARGS)
 
 check: setup ## lint, format, types, floors

@@ -107,7 +107,7 @@ def main() -> None:
         ],
         kind=GrpoRecipe,
     )
-    build.PolicyActor, build.RolloutActor = TimedPolicy, TimedRollout
+    policy_actor.PolicyActor, rollout_actor.RolloutActor = TimedPolicy, TimedRollout
     rows = measure(recipe, Path(args.recipe))
     show(recipe, rows[1:])  # the first step warms up
 

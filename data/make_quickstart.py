@@ -26,15 +26,16 @@ def make_files(
     *, seed: int, worked: float, max_operand: int, sft: int, prompts: int, heldout: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Every file's rows by file name."""
-    used: set[str] = set()  # one pool of expressions over all files; held-out draws first
+    kept_apart: set[str] = set()  # expressions of the held-out file, which draws first
 
-    def problems(name: str, count: int) -> list[Problem]:
-        return make_problems(Random(f"{seed}/{name}"), count, max_operand=max_operand, used=used)
+    def problems(name: str, count: int, *, distinct: bool = False) -> list[Problem]:
+        rng = Random(f"{seed}/{name}")
+        return make_problems(rng, count, max_operand=max_operand, held_out=kept_apart, distinct=distinct)
 
     def asked(items: list[Problem]) -> list[dict[str, Any]]:
         return [{"prompt": p.question, "answer": str(p.answer), "kind": p.kind} for p in items]
 
-    held = problems("maths_heldout", heldout)
+    held = problems("maths_heldout", heldout, distinct=True)
     asked_rows = problems("maths_prompts", prompts)
     style_rng = Random(f"{seed}/style")
     taught = []
@@ -46,7 +47,8 @@ def make_files(
         )
     requests = make_requests(Random(f"{seed}/safety"), held_out=False)
     safety_sft = balanced(requests, 1400)
-    rest = [row for row in requests if row not in safety_sft]
+    taken = {row["prompt"] for row in safety_sft}
+    rest = [row for row in requests if row["prompt"] not in taken]
     held_requests = make_requests(Random(f"{seed}/safety_heldout"), held_out=True)
 
     def no_answer(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -72,10 +74,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "quickstart", help="folder to write to")
     parser.add_argument("--check", action="store_true", help="compare with the folder, write nothing")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--worked", type=float, default=0.5, help="share of maths answers that show the work")
-    parser.add_argument("--max-operand", type=int, default=50, help="largest operand of a sum or difference")
+    parser.add_argument("--worked", type=float, default=0.6, help="share of maths answers that show the work")
+    parser.add_argument("--max-operand", type=int, default=20, help="largest first operand")
     parser.add_argument("--sft", type=int, default=12000, help="maths conversations for SFT")
-    parser.add_argument("--prompts", type=int, default=6000, help="maths prompts for GRPO")
+    parser.add_argument("--prompts", type=int, default=4000, help="maths prompts for GRPO")
     parser.add_argument("--heldout", type=int, default=400, help="held-out maths prompts")
     args = parser.parse_args()
     files = make_files(

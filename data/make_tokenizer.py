@@ -2,8 +2,9 @@
 
     python data/make_tokenizer.py [--out DIR] [--check]
 
-Byte-level BPE with 512 entries. Each digit is a token of its own, so numbers of any length are
-spelled the same way. The special tokens and the chat template are DeepSeek-V2's.
+Byte-level BPE with 640 entries. Numbers are cut into one or two digits, and each of 0 … 99 is one
+token: the policy is too small to learn spelling and arithmetic in a few minutes. The special tokens
+and the chat template are DeepSeek-V2's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -21,13 +23,13 @@ from transformers import PreTrainedTokenizerFast
 HERE = Path(__file__).resolve().parent
 BOS = "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
 EOS = "<\uff5cend\u2581of\u2581sentence\uff5c>"
-VOCAB_SIZE = 512
+VOCAB_SIZE = 640
 MAX_LENGTH = 512
 
 # An operator takes the spaces around it; a word or a run of signs takes the space before it.
-# A digit stands alone. Nothing but an operator takes the space after it, so the generation prompt
+# One or two digits stand alone. Nothing but an operator takes the space after it, so the generation prompt
 # "Assistant:" is tokenised the same with and without an answer behind it.
-SPLIT = r"\d| [+*=-] | ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
+SPLIT = r"\d{1,2}| [+*=-] | ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
 
 TEMPLATE = (
     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}"
@@ -71,7 +73,8 @@ def train(folder: Path) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts(folder), trainer)
+    numbers = [str(number) for number in range(10, 100)] * 1000  # frequent enough to become tokens
+    tokenizer.train_from_iterator(chain(texts(folder), numbers), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,

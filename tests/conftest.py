@@ -26,3 +26,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set ALIGN_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as `make smollm2` leaves it, or where $ALIGN_SMOLLM2 says."""
+    folder = Path(os.environ.get("ALIGN_SMOLLM2") or ROOT / "models" / "smollm2-135m-instruct")
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"no model at {folder}: run `make smollm2`")
+    return folder

@@ -57,9 +57,15 @@ def show_error(error: AlignError) -> None:
     if debugging():
         errors.print(Text(_traceback(error)), soft_wrap=True)
     where = "".join(f"{part}: " for part in (error.file, error.key) if part)
-    errors.print(Text("error: ", "bold red") + Text(f"{where}{error.message}"), soft_wrap=True)
+    errors.print(Text("error: ", "bold red") + Text(f"{where}{_brief(error.message)}"), soft_wrap=True)
     if error.remedy:
         errors.print(Text("  remedy: ", "green") + Text(error.remedy), soft_wrap=True)
+
+
+def _brief(message: str) -> str:
+    """Without the traceback of a reward function that a message may quote; its last line stays."""
+    head, found, trace = message.partition("Traceback (most recent call last):\n")
+    return head + trace.strip().splitlines()[-1] if found and not debugging() else message
 
 
 def show_bug(error: Exception) -> None:
@@ -68,14 +74,18 @@ def show_bug(error: Exception) -> None:
         errors.print(Text(_traceback(error)), soft_wrap=True)
     reason = str(error).strip().partition("\n")[0]
     summary = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-    logs = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
-    if logs:
-        logging.getLogger("align").error("%s", summary, exc_info=error)
-    hint = (
-        f"the traceback is in {os.path.relpath(logs[0].baseFilename)}"
-        if logs
-        else "run with --debug for the traceback"
+    log = next(
+        (
+            handler.baseFilename
+            for handler in logging.getLogger().handlers
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).name == "run.log"
+        ),
+        None,
     )
+    hint = "run with --debug for the traceback"
+    if log:
+        logging.getLogger("align").error("%s", summary, exc_info=error)
+        hint = f"the traceback is in {os.path.relpath(log)}"
     errors.print(Text("error: ", "bold red") + Text(summary), soft_wrap=True)
     errors.print(Text(f"  this is a bug; {hint}"), soft_wrap=True)
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from align.cli.common import DryRun, Overrides, RecipeFile, Resume, console
+
 
 def grpo(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file with `kind: grpo`.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="key.path=value, as many as you like.")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Continue the run from its latest checkpoint.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option(help="Check recipe, model, data and rewards; start nothing.")
-    ] = False,
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
     ray_address: Annotated[
         str | None, typer.Option(help="Join a Ray cluster: auto, or ray://host:port.")
     ] = None,
@@ -27,11 +24,10 @@ def grpo(
     step samples a group of completions per prompt, scores them, updates the policy and pushes the
     new weights into the running engine.
 
-    Examples:
-
-        align grpo recipes/quickstart/grpo.yaml grpo.steps=20
-
-        align grpo recipes/smollm2_gsm8k/grpo.yaml --resume
+    \b
+    [bold]Examples[/]
+      align grpo recipes/quickstart/grpo.yaml grpo.steps=20
+      align grpo recipes/smollm2_gsm8k/grpo.yaml --resume
     """
     from align.config.load import load_recipe
     from align.config.recipe import GrpoRecipe
@@ -39,10 +35,8 @@ def grpo(
     extra = [f"cluster.ray_address={ray_address}"] if ray_address else []
     loaded = load_recipe(recipe, [*(overrides or []), *extra], kind=GrpoRecipe)
 
-    from align.cli.common import console
-
     if dry_run:
-        from align.train.dry_run import dry_run_grpo
+        from align.train.grpo_dry_run import dry_run_grpo
 
         dry_run_grpo(loaded, file=recipe, console=console)
         return

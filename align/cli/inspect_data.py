@@ -69,16 +69,14 @@ def _show_sft(recipe: Any, file: Path, rows: int) -> None:
     tokenizer = _tokenizer(recipe.policy)
     loaded = load_conversations(recipe.data, tokenizer, recipe.sft, seed=recipe.seed, file=file)
     _show_mixture(loaded)
-    _show_lengths(
-        "Tokens per conversation",
-        {name: [len(row.input_ids) for row in part] for name, part in loaded.parts.items()},
-    )
-    trained = sum(sum(row.assistant_mask) for part in loaded.parts.values() for row in part)
-    tokens = sum(len(row.input_ids) for part in loaded.parts.values() for row in part)
+    lengths = {name: [loaded.lengths[place] for place in part] for name, part in loaded.parts.items()}
+    _show_lengths("Tokens per conversation", lengths)
+    tokens = sum(map(sum, lengths.values()))
+    trained = sum(loaded.trained[place] for part in loaded.parts.values() for place in part)
     console.print(f"{trained:,} of {tokens:,} tokens are trained ({trained / tokens:.1%})")
     for part in loaded.parts.values():
-        for row in part[:rows]:
-            _show_sample(row.id, tokenizer, row.input_ids, row.assistant_mask)
+        for row in loaded.rows.select(part[:rows]):
+            _show_sample(row["id"], tokenizer, row["input_ids"], row["assistant_masks"])
 
 
 def _show_grpo(recipe: Any, file: Path, rows: int) -> None:

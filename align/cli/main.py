@@ -6,7 +6,6 @@ so that `align --help` answers at once. Errors are shown here, in one place.
 
 from __future__ import annotations
 
-import importlib
 import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -14,7 +13,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from align.cli.chat import chat
 from align.cli.common import DEBUG, errors, show_bug, show_error
+from align.cli.describe import describe
+from align.cli.eval import eval
+from align.cli.export import export
+from align.cli.grpo import grpo
+from align.cli.inspect_data import inspect_data
+from align.cli.plan import plan
+from align.cli.report import report
+from align.cli.rewards import app as rewards
+from align.cli.run import run
+from align.cli.sft import sft
 from align.errors import AlignError
 
 
@@ -81,27 +91,17 @@ def align(
 
 
 _TRAIN, _LOOK = "Train and measure", "Look and prepare"
-for _name, _panel in {
-    "run": _TRAIN,
-    "sft": _TRAIN,
-    "grpo": _TRAIN,
-    "eval": _TRAIN,
-    "chat": _LOOK,
-    "describe": _LOOK,
-    "export": _LOOK,
-    "inspect_data": _LOOK,
-    "plan": _LOOK,
-    "report": _LOOK,
-}.items():
-    try:
-        _module = importlib.import_module(f"align.cli.{_name}")
-    except ModuleNotFoundError:
-        continue
-    app.command(_name.replace("_", "-"), rich_help_panel=_panel)(getattr(_module, _name))
-try:
-    app.add_typer(importlib.import_module("align.cli.rewards").app, name="rewards", rich_help_panel=_LOOK)
-except ModuleNotFoundError:
-    pass
+app.command("run", rich_help_panel=_TRAIN)(run)
+app.command("sft", rich_help_panel=_TRAIN)(sft)
+app.command("grpo", rich_help_panel=_TRAIN)(grpo)
+app.command("eval", rich_help_panel=_TRAIN)(eval)
+app.command("chat", rich_help_panel=_LOOK)(chat)
+app.command("describe", rich_help_panel=_LOOK)(describe)
+app.command("export", rich_help_panel=_LOOK)(export)
+app.command("inspect-data", rich_help_panel=_LOOK)(inspect_data)
+app.command("plan", rich_help_panel=_LOOK)(plan)
+app.command("report", rich_help_panel=_LOOK)(report)
+app.add_typer(rewards, name="rewards", rich_help_panel=_LOOK)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 import torch
 
+from align.cluster.placement import Placement
 from align.config.recipe import GrpoRecipe
 from align.model.policy import PolicyModel
 from align.sync.arena import Arena, Manifest
@@ -66,6 +67,14 @@ class PolicyClient:
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
+
+    @classmethod
+    def start(cls, placement: Placement, recipe: GrpoRecipe, chat_template: str | None) -> PolicyClient:
+        """Start the actor in the bundle and wait until its model is loaded."""
+        make: Any = PolicyActor.options(**placement.options())  # type: ignore[attr-defined]
+        actor = make.remote(recipe, placement.device, placement.threads, chat_template)
+        ray.get(actor.ready.remote())
+        return cls(actor)
 
     def logprobs(self, batch: TrainBatch) -> list[list[float]]:
         return ray.get(self.actor.logprobs.remote(batch))

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from align.cluster.placement import Placement
 from align.cluster.policy_actor import peak_gib
 from align.config.recipe import GrpoRecipe
 from align.rollout.engine import Engine
@@ -59,6 +60,20 @@ class RolloutClient:
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
+    @classmethod
+    def start(cls, placement: Placement, recipe: GrpoRecipe, model: str) -> RolloutClient:
+        """Start the actor in the bundle and wait until its engine is up.
+
+        Args:
+            placement: shared with the trainer.
+            recipe: the run.
+            model: directory or hub id of configuration and tokenizer.
+        """
+        make: Any = RolloutActor.options(**placement.options())  # type: ignore[attr-defined]
+        actor = make.remote(recipe, model, placement.device)
+        ray.get(actor.ready.remote())
+        return cls(actor)
+
     def sample(self, prompts: Sequence[Prompt], group_size: int, step: int) -> Iterator[Group]:
         stream = self.actor.sample.options(num_returns="streaming").remote(list(prompts), group_size, step)
         for reference in stream:
@@ -69,3 +84,7 @@ class RolloutClient:
     ) -> list[Completion]:
         """One held-out completion per prompt."""
         return ray.get(self.actor.answer.remote(list(prompts), max_new_tokens, temperature))
+
+    def memory_gib(self) -> float:
+        """Largest resident size of the engine's process so far, GiB."""
+        return ray.get(self.actor.memory_gib.remote())

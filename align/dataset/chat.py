@@ -86,7 +86,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
             key=_KEY,
             remedy=f"name a template that has one: {', '.join(shipped_templates())}, or a .jinja file",
         )
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
@@ -114,7 +114,7 @@ def encode_conversation(
             key="policy.tokenizer",
             remedy="use a tokenizer with a tokenizer.json",
         )
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids: list[int] = encoded["input_ids"]
     mask = [0] * len(ids)
     for start, end in spans:

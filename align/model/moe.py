@@ -87,10 +87,8 @@ class RouterRecorder:
 def find_routers(model: Any) -> list[Any]:
     """The router modules, first layer first; each returns (logits, weights, selected experts)."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    kinds = {
-        record.target_class
-        for module in base.modules()
-        for record in [(getattr(module, "_can_record_outputs", None) or {}).get("router_logits")]
-        if getattr(record, "index", None) == 0
-    }
-    return [module for module in base.modules() if isinstance(module, tuple(kinds)) and hasattr(module, "top_k")]
+    records: list[Any] = [
+        (getattr(module, "_can_record_outputs", None) or {}).get("router_logits") for module in base.modules()
+    ]
+    kinds = tuple({record.target_class for record in records if getattr(record, "index", None) == 0})
+    return [module for module in base.modules() if isinstance(module, kinds) and hasattr(module, "top_k")]

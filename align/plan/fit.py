@@ -130,7 +130,8 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
         flops_per_step=per_step * (passes + extra),
         steps=grpo.steps,
         notes=[
-            f"the KV cache holds {room} sequences of {length} tokens; up to {rollout.max_num_seqs} are decoded at once",
+            f"the KV cache holds {room} sequences of {length} tokens; "
+            f"up to {rollout.max_num_seqs} are decoded at once",
             "tokens per step: if every prompt and completion had the maximum length",
         ],
     )

@@ -148,7 +148,7 @@ def _llama(config: Mapping[str, Any]) -> Shape:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     groups = config.get("num_key_value_heads") or heads
     size = config.get("head_dim") or hidden // heads
-    matrices = [(hidden, heads * size), (hidden, groups * size), (hidden, groups * size), (heads * size, hidden)]
+    matrices = [(hidden, heads * size), *[(hidden, groups * size)] * 2, (heads * size, hidden)]
     bias = size * (heads + 2 * groups) + hidden if config.get("attention_bias") else 0
     mlp_bias = 2 * config["intermediate_size"] + hidden if config.get("mlp_bias") else 0
     return Shape(

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from align.checkpoint.store import Checkpoint, CheckpointStore
 from align.cluster.placement import cluster
-from align.cluster.policy_actor import PolicyActor, PolicyClient
+from align.cluster.policy_actor import PolicyClient
 from align.cluster.reward_worker import RewardPool
-from align.cluster.rollout_actor import RolloutActor, RolloutClient
+from align.cluster.rollout_actor import RolloutClient
 from align.cluster.weight_sync import WeightSync
 from align.config.recipe import GrpoRecipe
 from align.dataset.chat import set_template
@@ -137,7 +135,7 @@ class Job:
     def after_step(self, stats: StepStats) -> None:
         """Complete a step's metrics and report it."""
         stats.metrics |= self.rewards.metrics()
-        stats.metrics["memory/engine_gib"] = ray.get(self.rollout.actor.memory_gib.remote())
+        stats.metrics["memory/engine_gib"] = self.rollout.memory_gib()
         self.reporter.step(stats)
 
     def evaluate(self, step: int) -> None:
@@ -176,15 +174,11 @@ def start_job(
     stack.callback(rewards.close)
     rewards.smoke(_one_of_each_part(prepared.prompts))
     reporter.message("starting the policy and the rollout engine")
-    actor = PolicyActor.options(**placement.options()).remote(
-        recipe, placement.device, placement.threads, prepared.chat_template
-    )
-    ray.get(actor.ready.remote())  # one after the other: both need all cores
-    engine = RolloutActor.options(**placement.options()).remote(recipe, prepared.model, placement.device)
-    ray.get(engine.ready.remote())
+    # One after the other: both need all cores.
+    policy = PolicyClient.start(placement, recipe, prepared.chat_template)
+    rollout = RolloutClient.start(placement, recipe, prepared.model)
     sampler = PromptSampler(prepared.prompts, recipe.data, seed=recipe.seed)
-    policy, rollout = PolicyClient(actor), RolloutClient(engine)
-    sync = WeightSync(actor, engine, recipe, prepared.probe)
+    sync = WeightSync(policy.actor, rollout.actor, recipe, prepared.probe)
     parts = Parts(sampler, policy, rollout, rewards, sync, StageClock())
     return Job(recipe, prepared, parts, sampler, policy, rollout, rewards, sync, reporter, file)
 

@@ -17,8 +17,12 @@ def in_launched_process() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def launch(recipe: SftRecipe, *, file: Path, resume: bool) -> None:
+def launch(recipe: SftRecipe, *, resume: bool, data: Path) -> None:
     """Run the recipe in ``cluster.processes`` processes and wait for them.
+
+    Args:
+        recipe, resume: as in :func:`align.train.sft.run_sft`.
+        data: where the prepared rows were saved.
 
     Raises:
         EngineError: a process failed.
@@ -37,7 +41,7 @@ def launch(recipe: SftRecipe, *, file: Path, resume: bool) -> None:
         monitor_interval=0.2,
     )
     try:
-        elastic_launch(settings, _process)(recipe, file, resume)
+        elastic_launch(settings, _process)(recipe, resume, data)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise EngineError(
@@ -47,7 +51,8 @@ def launch(recipe: SftRecipe, *, file: Path, resume: bool) -> None:
         ) from error
 
 
-def _process(recipe: SftRecipe, file: Path, resume: bool) -> None:
-    from align.train.sft import run_sft
+def _process(recipe: SftRecipe, resume: bool, data: Path) -> None:
+    from align.train.sft import train
+    from align.train.sft_data import Prepared, ready_tokenizer
 
-    run_sft(recipe, file=file, resume=resume)
+    train(recipe, Prepared.load(data, ready_tokenizer(recipe)), resume=resume)

@@ -20,7 +20,7 @@ from align.algo.schedule import lr_factor
 from align.checkpoint.store import CheckpointStore
 from align.config.recipe import SftRecipe
 from align.errors import EngineError
-from align.model.moe import RouterRecorder, is_moe
+from align.model.moe import RouterRecorder, find_routers
 from align.model.save import save_model
 from align.report.reporter import Reporter
 from align.train.interrupt import StopRequest
@@ -57,11 +57,13 @@ class PolicyTrainer(SFTTrainer):
         stop: StopRequest,
         **parts: Any,
     ) -> None:
+        self.optimizer: Any
+        self.lr_scheduler: Any
         self.recipe = recipe
         self.store = store
         self.reporter = reporter
         self.routers: RouterRecorder | None = None
-        if is_moe(model.config):
+        if recipe.sft.balance_alpha > 0 or find_routers(model):
             self.routers = RouterRecorder(model)
         super().__init__(model=model, args=args, callbacks=[_StopWhenAsked(stop)], **parts)
         self._mark = time.perf_counter()

@@ -1,8 +1,8 @@
 """Maths problems of two steps: chains of three operands and short stories, with exact answers.
 
 Every problem is a left-to-right expression ``a op b op c`` whose intermediate result and answer
-lie in 0 … 99. An expression is used at most once over all files and kinds, so a held-out
-problem's arithmetic never occurs in training, whatever story surrounds it.
+lie in 0 … 99; b and c are single digits. A held-out expression never occurs in training, whatever
+story surrounds it; training problems may tell one expression in several ways.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from random import Random
 
 LARGEST = 99
 """Largest intermediate result and answer."""
+SMALL = 9
+"""Largest second and third operand."""
 TIMES_SHARE = 0.1
 """Share of problems whose first step is a multiplication."""
-WORD_SHARE = 0.4
+WORD_SHARE = 0.3
 """Share of problems told as a story."""
 
 CHAIN_FORMS = ("What is {e}?", "What is {e}?", "Compute {e}.", "{e} = ?")
@@ -101,8 +103,13 @@ def _apply(left: int, operator: str, right: int) -> int:
     return {"+": left + right, "-": left - right, "*": left * right}[operator]
 
 
-def make_problems(rng: Random, count: int, *, max_operand: int, used: set[str]) -> list[Problem]:
-    """``count`` problems whose expressions are not in ``used``; adds theirs to it."""
+def make_problems(
+    rng: Random, count: int, *, max_operand: int, held_out: set[str], distinct: bool = False
+) -> list[Problem]:
+    """``count`` problems whose expressions are not in ``held_out``.
+
+    With ``distinct`` no expression comes twice, and each is added to ``held_out``.
+    """
     problems: list[Problem] = []
     attempts = 0
     while len(problems) < count:
@@ -111,10 +118,11 @@ def make_problems(rng: Random, count: int, *, max_operand: int, used: set[str]) 
             raise SystemExit(f"max operand {max_operand} gives too few different problems for {count} more")
         problem = _draw(rng, max_operand)
         first, answer = problem.steps
-        if not (0 <= first <= LARGEST and 0 <= answer <= LARGEST) or problem.expression in used:
+        if not (0 <= first <= LARGEST and 0 <= answer <= LARGEST) or problem.expression in held_out:
             continue
         assert answer == eval(problem.expression)  # only digits and operators; an independent reckoning
-        used.add(problem.expression)
+        if distinct:
+            held_out.add(problem.expression)
         problems.append(problem)
     return problems
 
@@ -125,11 +133,10 @@ def _draw(rng: Random, max_operand: int) -> Problem:
     least = 2 if story else 1  # "1 apples" is not English
     if times:
         operators = "*" + rng.choice("+-")
-        numbers = (rng.randint(2, 9), rng.randint(2, 10), rng.randint(least, max_operand))
+        numbers = (rng.randint(2, 5), rng.randint(2, 6), rng.randint(least, SMALL))
     else:
         operators = rng.choice("+-") + rng.choice("+-")
-        a, b, c = (rng.randint(least, max_operand) for _ in range(3))
-        numbers = (a, b, c)
+        numbers = (rng.randint(least, max_operand), rng.randint(least, SMALL), rng.randint(least, SMALL))
     a, b, c = numbers
     if story:
         n, m = rng.sample(NAMES, 2)

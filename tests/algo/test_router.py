@@ -53,7 +53,8 @@ def test_by_hand():
 def test_even_load_gives_one():
     logits = torch.zeros(1, 1, 4, 4)
     selected = torch.arange(4).view(1, 1, 4, 1)
-    assert expert_balance_loss(logits, selected, torch.ones(1, 4, dtype=torch.long)).item() == pytest.approx(1)
+    loss = expert_balance_loss(logits, selected, torch.ones(1, 4, dtype=torch.long))
+    assert loss.item() == pytest.approx(1)
 
 
 def test_padding_has_no_say():
@@ -99,7 +100,8 @@ def test_choices_need_not_be_the_top_scores():
 
 def test_no_real_token_gives_zero_and_a_gradient():
     logits = torch.randn(1, 1, 2, 4, requires_grad=True)
-    loss = expert_balance_loss(logits, torch.zeros(1, 1, 2, 1, dtype=torch.long), torch.zeros(1, 2, dtype=torch.long))
+    selected, padding = torch.zeros(1, 1, 2, 1, dtype=torch.long), torch.zeros(1, 2, dtype=torch.long)
+    loss = expert_balance_loss(logits, selected, padding)
     loss.sum().backward()
     assert loss.tolist() == [0.0]
 

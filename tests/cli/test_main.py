@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import resource
+import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 import align.cli.describe
 from align.cli.main import app
@@ -30,30 +33,26 @@ COMMANDS = (
 )
 
 
-def test_help_names_every_command_and_comes_within_a_second(align_process: Callable[..., Any]) -> None:
-    times = []
-    for _ in range(3):  # the best of three: other work on the machine is not ours
-        start = time.perf_counter()
-        done = align_process("--help")
-        times.append(time.perf_counter() - start)
+def test_help_names_every_command_and_takes_less_than_a_second(align_process: Callable[..., Any]) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = align_process("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     for command in COMMANDS:
         assert f" {command} " in done.stdout, command
-    assert min(times) < 1.0
+    # Processor time: wall time would measure the rest of the machine.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
-def test_the_command_line_imports_nothing_heavy(align_process: Callable[..., Any], work: Path) -> None:
-    """What makes the second above possible, and holds on slow machines too."""
-    import subprocess
-
+def test_the_command_line_imports_nothing_heavy(repo_root: Path) -> None:
+    """What makes that possible, and fails on fast machines too."""
     heavy = {"torch", "transformers", "datasets", "ray", "vllm", "trl", "peft", "pandas", "numpy", "pyarrow"}
     code = f"import sys, align.cli.main; print(sorted(set(sys.modules) & {heavy!r}))"
-    root = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": root, "PATH": ""},
+        env={**os.environ, "PYTHONPATH": str(repo_root)},
         check=True,
     )
     assert done.stdout.strip() == "[]"
@@ -172,17 +171,13 @@ def test_the_traceback_of_a_bug_goes_to_the_runs_log(
     assert "Traceback (most recent call last)" in (work / "run.log").read_text()
 
 
-def test_a_closed_pipe_is_no_error(work: Path) -> None:
-    import os
-    import subprocess
-
-    root = Path(__file__).resolve().parents[2]
+def test_a_closed_pipe_is_no_error(repo_root: Path) -> None:
     done = subprocess.run(
         f"{sys.executable} -m align.cli.main describe grpo | head -1",
         shell=True,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(repo_root)},
         check=True,
     )
     assert done.stdout.startswith("name  str")
@@ -191,6 +186,4 @@ def test_a_closed_pipe_is_no_error(work: Path) -> None:
 
 
 def test_the_commands_are_the_promised_ones() -> None:
-    import typer.main
-
     assert sorted(typer.main.get_command(app).commands) == sorted(COMMANDS)  # type: ignore[attr-defined]

@@ -65,13 +65,14 @@ def test_mixture_in_exact_proportions(load, write):
     assert len(first) == len(second) == 100
     helpful, safety = loaded.summary
     assert (helpful.epoch, safety.epoch, helpful.repeated, safety.repeated) == (80, 20, 20, 0)
-    safe = [row.input_ids for row in loaded.parts["safety"]]
+    safe = [row["input_ids"] for row in loaded.rows.select(loaded.parts["safety"])]
     assert sum(row["input_ids"] in safe for row in first) == 20
     assert first["input_ids"] != second["input_ids"]
     assert first["input_ids"] == load(parts).epoch(0)["input_ids"]
     assert first["input_ids"] != load(parts, seed=1).epoch(0)["input_ids"]
-    tokens = helpful.epoch * len(loaded.parts["helpful"][0].input_ids)
-    assert helpful.token_share == pytest.approx(tokens / sum(map(len, first["input_ids"])), abs=0.02)
+    tokens = {name: sum(loaded.lengths[place] for place in places) for name, places in loaded.parts.items()}
+    expected = 80 * tokens["helpful"] / 60, 20 * tokens["safety"] / 40  # mean length × rows
+    assert helpful.token_share == pytest.approx(expected[0] / sum(expected))
 
 
 def test_overlong_are_dropped_or_truncated_and_counted(load, write):
@@ -80,12 +81,12 @@ def test_overlong_are_dropped_or_truncated_and_counted(load, write):
     rows.append({"prompt": "1 " * 100, "completion": "never reached"})
     path = write("a.jsonl", rows)
     dropped = load({"a": {"path": path}})
-    assert [row.id for row in dropped.parts["a"]] == ["a/0", "a/2"]
+    assert dropped.rows["id"][:] == ["a/0", "a/2"]
     assert (dropped.summary[0].dropped, dropped.summary[0].truncated) == (2, 0)
     cut = load({"a": {"path": path}}, overlong="truncate")
-    assert [row.id for row in cut.parts["a"]] == ["a/0", "a/1", "a/2"]  # a/3 has nothing left to learn
+    assert cut.rows["id"][:] == ["a/0", "a/1", "a/2"]  # a/3 has nothing left to learn
     assert (cut.summary[0].dropped, cut.summary[0].truncated) == (1, 1)
-    assert len(cut.parts["a"][1].input_ids) == len(cut.parts["a"][1].assistant_mask) == 64
+    assert cut.lengths[1] == len(cut.rows[1]["input_ids"]) == len(cut.rows[1]["assistant_masks"]) == 64
     with pytest.raises(DataError, match="every conversation of part 'a' is longer than 8 tokens") as caught:
         load({"a": {"path": path}}, max_length=8)
     assert caught.value.key == "sft.max_length"
@@ -97,13 +98,14 @@ def test_held_out_rows_are_never_trained_on(load, write):
         "b": {"path": write("b.jsonl", rows_of(10)), "weight": 3},
     }
     loaded = load(parts, eval_fraction=0.2)
-    held = {row.id for row in loaded.held}
-    trained = {row.id for rows in loaded.parts.values() for row in rows}
+    names = loaded.rows["id"]
+    held = {names[place] for place in loaded.held}
+    trained = {names[place] for places in loaded.parts.values() for place in places}
     assert sorted(name[0] for name in held) == ["a"] * 8 + ["b"] * 2
     assert not held & trained
     assert len(held | trained) == 50
     assert len(loaded.heldout) == 10
-    assert held == {row.id for row in load(parts, eval_fraction=0.2).held}
+    assert loaded.held == load(parts, eval_fraction=0.2).held != load(parts, eval_fraction=0.2, seed=1).held
     assert load(parts).heldout is None
 
 
@@ -166,3 +168,15 @@ def test_trl_trains_exactly_the_masked_tokens(load, write, tokenizer, tmp_path, 
     labels = batch["labels"][batch["labels"] != -100].tolist()
     assert sorted(labels) == expected
     assert labels.count(tokenizer.eos_token_id) == 5
+
+
+def test_chunks_change_nothing(load, write, monkeypatch):
+    parts = {"a": {"path": write("a.jsonl", rows_of(7))}, "b": {"path": write("b.jsonl", rows_of(3))}}
+    whole = load(parts)
+    monkeypatch.setattr("align.dataset.conversations._CHUNK", 5)
+    chunked = load(parts)
+    assert chunked.rows.to_list() == whole.rows.to_list()
+    assert chunked.rows["id"][:] == [*(f"a/{n}" for n in range(7)), *(f"b/{n}" for n in range(3))]
+    assert chunked.parts == whole.parts == {"a": list(range(7)), "b": [7, 8, 9]}
+    assert chunked.lengths == [len(ids) for ids in chunked.rows["input_ids"]]
+    assert chunked.trained == [sum(mask) for mask in chunked.rows["assistant_masks"]]

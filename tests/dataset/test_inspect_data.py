@@ -29,17 +29,17 @@ def show(*args):
 
 
 def test_conversations(recipe, write):
-    rows = [{"prompt": f"{n} + 1?", "completion": f"Answer: {n + 1}"} for n in range(10)]
+    rows = [{"prompt": f"{n} + 1?", "completion": f"Answer: {n + 1}"} for n in range(9)]
     parts = {
-        "sums": {"path": write("a.jsonl", rows), "weight": 3, "limit": 5},
+        "sums": {"path": write("a.jsonl", rows), "weight": 3, "limit": 3},
         "all": {"path": write("b.jsonl", rows), "weight": 1},
     }
     code, out = show(recipe("sft", data={"parts": parts}), "-n", "1")
     assert code == 0, out
-    assert "Mixture: 15 rows an epoch" in out
+    assert "Mixture: 12 rows an epoch" in out
     sums = next(line for line in out.splitlines() if "sums" in line)
     assert [cell.strip() for cell in sums.split("│")[1:-1]] == [
-        "sums", "10", "0", "0", "0", "5", "11", "6", "73.3%", "73.3%"
+        "sums", "9", "0", "0", "0", "3", "9", "6", "75.0%", "75.0%"
     ]  # fmt: skip
     assert "User: 0 + 1?\n\nAssistant: Answer: 1" in out
     assert "tokens are trained" in out

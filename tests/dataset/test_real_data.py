@@ -29,9 +29,13 @@ def conversations(tokenizer, path, **part):
 
 def answers(loaded, tokenizer):
     """The trained text of every conversation."""
+    return [tokenizer.decode(tokens) for tokens in trained_tokens(loaded)]
+
+
+def trained_tokens(loaded):
     return [
-        tokenizer.decode([t for t, bit in zip(row.input_ids, row.assistant_mask, strict=True) if bit])
-        for row in loaded.parts["part"]
+        [token for token, bit in zip(row["input_ids"], row["assistant_masks"], strict=True) if bit]
+        for row in loaded.rows
     ]
 
 
@@ -74,7 +78,7 @@ def test_alpaca_json(ready, shared_data):
 
 @pytest.mark.parametrize(
     ("name", "rows", "left_out"),
-    [("harmless-base", 1898, 4), ("helpful-base", 2354, 0), ("helpful-rejection-sampled", 2746, 0)],
+    [("harmless-base", 1898, 4), ("helpful-base", 2354, 1), ("helpful-rejection-sampled", 2746, 0)],
 )
 def test_hh_transcripts(shared_data, name, rows, left_out):
     part = {"columns": {"messages": "chosen | transcript"}, "where": NO_EMPTY_TURN}
@@ -90,11 +94,9 @@ def test_hh_conversations(ready, shared_data):
     path = shared_data / "hh_rlhf" / "harmless-base.jsonl.gz"
     columns = {"messages": "chosen | transcript"}
     loaded = conversations(ready, path, columns=columns, where=NO_EMPTY_TURN)
-    turns = [sum(t == ready.eos_token_id for t in row.input_ids) for row in loaded.parts["part"]]
+    turns = [row["input_ids"].count(ready.eos_token_id) for row in loaded.rows]
     assert max(turns) > 2  # several turns, each with its end token trained
-    for row, count in zip(loaded.parts["part"], turns, strict=True):
-        trained = [t for t, bit in zip(row.input_ids, row.assistant_mask, strict=True) if bit]
-        assert trained.count(ready.eos_token_id) == count
+    assert [tokens.count(ready.eos_token_id) for tokens in trained_tokens(loaded)] == turns
     with pytest.raises(DataError, match=r"row part/\d+: turn \d+ \(assistant\) is empty") as caught:
         conversations(ready, path, columns=columns, limit=1898)
     assert "where:" in caught.value.remedy

@@ -12,10 +12,12 @@ import ray
 
 from align.algo.assemble import assemble
 from align.cluster.placement import cluster
-from align.cluster.policy_actor import PolicyActor, PolicyClient
-from align.cluster.rollout_actor import RolloutActor, RolloutClient
+from align.cluster.policy_actor import PolicyClient
+from align.cluster.rollout_actor import RolloutClient
 from align.cluster.weight_sync import WeightSync
 from align.config.recipe import GrpoRecipe
+from align.config.run import ClusterConfig
+from align.model.load import load_tokenizer
 from align.types import Prompt
 
 ROOT = Path(__file__).parents[2]
@@ -39,19 +41,12 @@ class Pair:
                 "rollout": {"max_new_tokens": 48, "temperature": 0.9, "kv_cache_gib": 1},
             }
         )
-        trainer = PolicyActor.options(**placement.options()).remote(self.recipe, placement.device, 2)
-        ray.get(trainer.ready.remote())
-        engine = RolloutActor.options(**placement.options()).remote(
-            self.recipe, policy["path"], placement.device
-        )
-        self.actors = (trainer, engine)
-        from align.model.load import load_tokenizer
-
+        self.policy = PolicyClient.start(placement, self.recipe, None)
+        self.rollout = RolloutClient.start(placement, self.recipe, policy["path"])
         tokenizer = load_tokenizer(self.recipe.policy)
         tokens = tokenizer(TEXT)["input_ids"]
         self.prompts = [Prompt(f"p/{i}", (), tokens[: 3 + i]) for i in range(4)]
-        self.policy, self.rollout = PolicyClient(trainer), RolloutClient(engine)
-        self.sync = WeightSync(trainer, engine, self.recipe, (tokens * 8)[:64])
+        self.sync = WeightSync(self.policy.actor, self.rollout.actor, self.recipe, (tokens * 8)[:64])
         self.step = 0
 
     def sample(self):
@@ -76,14 +71,12 @@ class Pair:
         self.policy.update(batch)
 
     def close(self) -> None:
-        for actor in self.actors:
+        for actor in (self.policy.actor, self.rollout.actor):
             ray.kill(actor)
 
 
 @pytest.fixture(scope="module")
 def placement():
-    from align.config.run import ClusterConfig
-
     with cluster(ClusterConfig(device="cpu")) as placement:
         yield placement
 

@@ -16,6 +16,7 @@ from align.plan.source import known_models, read_config
 
 LITE, V2 = "deepseek-ai/DeepSeek-V2-Lite", "deepseek-ai/DeepSeek-V2"
 
+FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias")
 TINY = {
     "deepseek_v2": {
         "vocab_size": 96,
@@ -74,7 +75,7 @@ def test_the_shipped_lite_shape_is_what_transformers_builds():
 
 
 @pytest.mark.parametrize("family", TINY)
-@pytest.mark.parametrize("change", [{}, {"tie_word_embeddings": True}, {"attention_bias": True}, {"mlp_bias": True}])
+@pytest.mark.parametrize("change", [{}, *({name: True} for name in FLAGS)])
 def test_counts_equal_a_built_model(family: str, change: dict[str, Any]):
     if family == "deepseek_v2" and "mlp_bias" in change:
         pytest.skip("no released model of this family has MLP biases")

@@ -122,7 +122,7 @@ def test_unusable_files_say_why(write: Write, text: str, spec: str, message: str
 
 
 def test_missing_file_and_unknown_name_point_at_the_recipe() -> None:
-    with pytest.raises(RewardError, match="no such reward file: no/such.py") as caught:
+    with pytest.raises(RewardError, match=r"no such reward file: no/such\.py") as caught:
         resolve("no/such.py", file="r.yaml", key="rewards.terms.a.function")
     assert (caught.value.file, caught.value.key) == ("r.yaml", "rewards.terms.a.function")
     with pytest.raises(RewardError, match="no reward function named 'exact_anser'") as caught:

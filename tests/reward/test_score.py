@@ -210,14 +210,24 @@ def test_async_calls_of_a_group_run_together(write: Write, samples: list[Sample]
 
 
 def test_async_limit_costs_only_the_slow_sample(write: Write, samples: list[Sample]) -> None:
-    text = "import asyncio\nasync def f(sample):\n    await asyncio.sleep(5 * (sample.sample_index == 1))\n    return 1\n"
+    text = """
+        import asyncio
+        async def f(sample):
+            await asyncio.sleep(5 * (sample.sample_index == 1))
+            return 1
+    """
     outcomes = call(resolve(write("f.py", text)), samples, timeout=0.2)
     assert [outcome.kind for outcome in outcomes] == ["ok", "timeout", "ok"]
     assert outcomes[1].detail == "no answer within 0.2 s"
 
 
 def test_async_trl(write: Write, samples: list[Sample]) -> None:
-    text = "import asyncio\nasync def f(completions, **kwargs):\n    await asyncio.sleep(0)\n    return [1.0, 2.0, None]\n"
+    text = """
+        import asyncio
+        async def f(completions, **kwargs):
+            await asyncio.sleep(0)
+            return [1.0, 2.0, None]
+    """
     assert [outcome.value for outcome in call(resolve(write("f.py", text)), samples)] == [1.0, 2.0, None]
 
 

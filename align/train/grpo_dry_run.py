@@ -1,0 +1,47 @@
+"""``align grpo --dry-run``: everything that can be checked without starting an engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from align.config.load import dump_recipe
+from align.config.recipe import GrpoRecipe
+from align.plan.fit import plan_grpo
+from align.plan.params import read_shape
+from align.plan.source import read_config
+from align.plan.table import plan_table
+from align.train.build import Prepared, prepare
+
+
+def dry_run_grpo(recipe: GrpoRecipe, *, file: Path, console: Console) -> None:
+    """Show the resolved recipe, prompts, reward terms and the plan.
+
+    Raises:
+        AlignError: as :func:`align.train.build.prepare` does.
+    """
+    console.print(dump_recipe(recipe), markup=False)
+    prepared = prepare(recipe, file=file)
+    console.print(_prompts(prepared))
+    console.print(_terms(recipe))
+    console.print(plan_table(plan_grpo(recipe, read_shape(read_config(recipe.policy.path)))))
+
+
+def _prompts(prepared: Prepared) -> Table:
+    table = Table("part", "prompts", "longest, tokens", title="prompts", title_justify="left")
+    parts = {"": prepared.prompts} | {f"eval {name}": rows for name, rows in prepared.eval_prompts.items()}
+    for held_out, rows in parts.items():
+        for name, count in Counter(prompt.part for prompt in rows).items():
+            longest = max(len(prompt.token_ids) for prompt in rows if prompt.part == name)
+            table.add_row(held_out or name, f"{count:,}", f"{longest:,}")
+    return table
+
+
+def _terms(recipe: GrpoRecipe) -> Table:
+    table = Table("term", "function", "weight", "where", title="rewards", title_justify="left")
+    for name, term in recipe.rewards.terms.items():
+        table.add_row(name, term.function, f"{term.weight:g}", term.where or "every row")
+    return table

@@ -1,0 +1,73 @@
+"""``align sft --dry-run``: everything that can be said without training."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from align.config.load import dump_recipe
+from align.config.recipe import SftRecipe
+from align.dataset.mixture import PartSummary
+from align.errors import AlignError, DataError
+from align.plan.fit import plan_sft
+from align.plan.params import read_shape
+from align.plan.source import read_config
+from align.plan.table import plan_table
+from align.train.sft_data import Prepared, on_hub, prepare
+
+
+def dry_run_sft(recipe: SftRecipe, *, file: Path, console: Console) -> None:
+    """Show the resolved recipe, the mixture and the plan; start nothing.
+
+    A model or data set that is only on the hub, when the hub is out of reach, is no error here: the
+    plan needs no more than the model's shape, and the data is said to be unseen.
+
+    Raises:
+        AlignError: as :func:`align.train.sft.prepare` does, for what is on this machine.
+    """
+    console.print(dump_recipe(recipe), markup=False)
+    shape = read_shape(read_config(recipe.policy.path))
+    prepared, unseen = _look(recipe, file)
+    if prepared is not None:
+        console.print(_mixture(prepared.summary))
+    else:
+        console.print(Text(f"data was not looked at: {unseen}", "yellow"))
+    console.print(plan_table(plan_sft(recipe, shape, len(prepared.rows) if prepared else None)))
+
+
+def _look(recipe: SftRecipe, file: Path) -> tuple[Prepared | None, str]:
+    """The data, or why it cannot be seen."""
+    tokenizer = recipe.policy.tokenizer or recipe.policy.path
+    for source in (recipe.policy.path, tokenizer):
+        if on_hub(source) and not isinstance(try_to_load_from_cache(source, "config.json"), str):
+            return None, f"the model {source} is on the hub and not on this machine"
+    try:
+        return prepare(recipe, file=file), ""
+    except DataError as error:
+        if not _about_hub(error, recipe):
+            raise
+        return None, error.message
+
+
+def _about_hub(error: AlignError, recipe: SftRecipe) -> bool:
+    """Whether the error says that a hub data set is out of reach."""
+    key = error.key or ""
+    part = re.fullmatch(r"data\.parts\.(.+)\.path", key)
+    path = recipe.data.parts[part[1]].path if part else recipe.data.path
+    return key.endswith(".path") and path is not None and on_hub(path)
+
+
+def _mixture(summary: list[PartSummary]) -> Table:
+    table = Table("part", "source", title="data", title_justify="left")
+    for heading in ("rows", "too long", "rows an epoch", "share of rows", "share of tokens"):
+        table.add_column(heading, justify="right")
+    for part in summary:
+        shares = (f"{part.row_share:.1%}", f"{part.token_share:.1%}")
+        counts = (f"{part.rows:,}", f"{part.dropped + part.truncated:,}", f"{part.epoch:,}")
+        table.add_row(part.name, part.source, *counts, *shares)
+    return table
