@@ -159,13 +159,17 @@ def show(recipe: GrpoRecipe, rows: list[dict[str, float]]) -> None:
     def median(pick) -> float:
         return statistics.median(pick(row) for row in rows)
 
-    stages = [name for name in ("data", "rollout", "score", "reference", "old", "update", "sync") if name in rows[0]]
+    stages = [
+        name for name in ("data", "rollout", "score", "reference", "old", "update", "sync") if name in rows[0]
+    ]
     completions = recipe.grpo.prompts_per_step * recipe.grpo.group_size
     print(f"{recipe.policy.path}: {completions} completions, up to {recipe.rollout.max_new_tokens} tokens")
     print(f"medians of {len(rows)} steps\n")
     print(f"{'stage':<12}{'seconds':>10}{'share':>9}")
     for name in stages:
-        print(f"{name:<12}{median(lambda r, n=name: r[n]):>10.3f}{median(lambda r, n=name: r[n] / r['wall']):>9.1%}")
+        print(
+            f"{name:<12}{median(lambda r, n=name: r[n]):>10.3f}{median(lambda r, n=name: r[n] / r['wall']):>9.1%}"
+        )
     print(f"{'whole step':<12}{median(lambda r: r['wall']):>10.3f}{1:>9.1%}\n")
     ours = median(lambda r: r["tokens"] / r["rollout"])
     raw = median(lambda r: r["raw_tokens"] / r["raw_seconds"])
@@ -174,7 +178,9 @@ def show(recipe: GrpoRecipe, rows: list[dict[str, float]]) -> None:
     print(f"raw LLM.generate    {raw:8.0f} tokens/s")
     print(f"rollout / raw       {ratio:8.2f}   (per step, median)")
     print(f"push and verify     {median(lambda r: r['sync'] / r['wall']):8.1%}   of the step")
-    print(f"outside the actors  {median(lambda r: r['driver'] / r['wall']):8.1%}   of the step (driver, Ray, scoring)")
+    print(
+        f"outside the actors  {median(lambda r: r['driver'] / r['wall']):8.1%}   of the step (driver, Ray, scoring)"
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-
 from torch import Tensor
 
 from align.algo.importance import importance_weights

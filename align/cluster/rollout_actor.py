@@ -79,9 +79,7 @@ class RolloutClient:
         for reference in stream:
             yield ray.get(reference)
 
-    def answer(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float
-    ) -> list[Completion]:
+    def answer(self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float) -> list[Completion]:
         """One held-out completion per prompt."""
         return ray.get(self.actor.answer.remote(list(prompts), max_new_tokens, temperature))
 

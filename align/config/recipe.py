@@ -128,9 +128,7 @@ class PipelineRecipe(Section):
         return Path(self.run_dir or f"runs/{self.name}")
 
 
-Recipe = Annotated[
-    SftRecipe | GrpoRecipe | EvalRecipe | PipelineRecipe, Field(discriminator="kind")
-]
+Recipe = Annotated[SftRecipe | GrpoRecipe | EvalRecipe | PipelineRecipe, Field(discriminator="kind")]
 KINDS: dict[str, type[Section]] = {
     "sft": SftRecipe,
     "grpo": GrpoRecipe,

@@ -36,7 +36,10 @@ class MasterAdamW:
         decayed = [w for w in self.master.values() if w.ndim >= 2]
         plain = [w for w in self.master.values() if w.ndim < 2]
         self.adamw = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            [
+                {"params": decayed, "weight_decay": config.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
             lr=config.lr,
             betas=config.betas,
             eps=config.eps,
@@ -88,5 +91,7 @@ class MasterAdamW:
                 master.copy_(tensors[f"master/{name}"])
                 kept = {key: tensors.get(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
                 if all(value is not None for value in kept.values()):
-                    self.adamw.state[master] = {key: value.clone() for key, value in kept.items() if value is not None}
+                    self.adamw.state[master] = {
+                        key: value.clone() for key, value in kept.items() if value is not None
+                    }
         self._round()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from align.model.hf_stream import hf_stream
 
 
@@ -22,7 +24,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    state = {name: tensor.contiguous() for name, tensor in hf_stream(model)}
+    # Split experts are views of one storage, which safetensors refuses.
+    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in hf_stream(model)}
     save_torch_state_dict(state, folder, max_shard_size="5GB")
     config = base.config.__class__.from_dict(base.config.to_dict())
     config.architectures = [type(base).__name__]

@@ -160,7 +160,12 @@ class Job:
 
 
 def start_job(
-    recipe: GrpoRecipe, prepared: Prepared, run: RunDirectory, reporter: Reporter, stack: ExitStack, file: Path
+    recipe: GrpoRecipe,
+    prepared: Prepared,
+    run: RunDirectory,
+    reporter: Reporter,
+    stack: ExitStack,
+    file: Path,
 ) -> Job:
     placement = stack.enter_context(cluster(recipe.cluster))
     rewards = RewardPool(

@@ -83,7 +83,8 @@ def test_on_policy_gradient_coefficient_is_that_of_the_paper():
     config = GrpoConfig(importance=ImportanceConfig(level="off"))
     batch = random_batch(2, old=False)
     grpo_objective(batch, config)[0].backward()
-    assert batch.logprobs_BT.grad is not None and batch.ref_logprobs_BT is not None
+    assert batch.logprobs_BT.grad is not None
+    assert batch.ref_logprobs_BT is not None
     ratio = (batch.ref_logprobs_BT - batch.logprobs_BT.detach()).exp()
     coefficient = batch.advantages_B[:, None] + config.beta * (ratio - 1)
     expected = -coefficient * batch.token_weights_B[:, None] * batch.mask_BT
@@ -95,7 +96,8 @@ def test_sequence_form_as_printed():
     batch = random_batch(3)
     loss, _ = grpo_objective(batch, config)
     expected = 0.0
-    assert batch.old_logprobs_BT is not None and batch.ref_logprobs_BT is not None
+    assert batch.old_logprobs_BT is not None
+    assert batch.ref_logprobs_BT is not None
     for i, length in enumerate(LENGTHS):
         new, old, ref = (
             column[i, :length].sum().item()

@@ -48,8 +48,6 @@ def test_padding_carries_nothing():
     new = torch.tensor([[0.0, float("30")]])
     mask = torch.tensor([[True, False]])
     for level in ("token", "sequence"):
-        loss, clipped = clipped_policy_loss(
-            new, torch.zeros(1, 2), torch.ones(1), mask, level=level, **CLIP
-        )
+        loss, clipped = clipped_policy_loss(new, torch.zeros(1, 2), torch.ones(1), mask, level=level, **CLIP)
         assert loss.tolist() == [[-1.0, 0.0]]
         assert not clipped.any()

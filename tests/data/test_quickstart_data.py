@@ -14,7 +14,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "data" / "quickstart"
 POLICY = ROOT / "recipes" / "quickstart" / "policy"
-EXPRESSION = re.compile(r"(\d+) ([+*-]) (\d+) ([+*-]) (\d+)")
+sys.path.insert(0, str(ROOT / "data"))
+from generators.maths import STORIES  # noqa: E402
+from generators.safety import FAMILIES, HELD_OUT  # noqa: E402
+
+sys.path.pop(0)
+
+EXPRESSION = re.compile(r"\d+ [+*-] \d+ [+*-] \d+")
+STORY_PATTERNS = [
+    (operators, re.compile(re.sub(r"\\{([nmtabc])\\}", r"\\w+", re.escape(story))))
+    for operators, stories in STORIES.items()
+    for story in stories
+]
 
 
 def rows(name: str) -> list[dict]:
@@ -61,34 +72,35 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r"\d+", text))
 
 
-def test_maths_files_share_no_problem():
-    """By numbers alone, whatever the story; and by text."""
-    seen: dict[tuple[str, str], str] = {}
-    for name in ("maths_sft", "maths_prompts", "maths_heldout"):
-        for row in rows(name):
-            assert seen.setdefault((row["prompt"], ""), name) == name
-    held = {(row["kind"], numbers(row["prompt"]), row["answer"]) for row in rows("maths_heldout")}
-    asked = {(row["kind"], numbers(row["prompt"]), row["answer"]) for row in rows("maths_prompts")}
-    taught = {
-        (row["kind"], numbers(row["prompt"]), row["completion"].rpartition("Answer: ")[2])
-        for row in rows("maths_sft")
-    }
-    # The same numbers and answer can come of other operators only in rare cases such as 9 - 0; none here.
-    assert len(held) == 400
-    assert not held & asked
-    assert not held & taught
-    assert not asked & taught
+def expression(question: str) -> str:
+    """The formula of a question, read off its text: a chain says it, a story has its pattern's words."""
+    if found := EXPRESSION.search(question):
+        return found.group()
+    a, b, c = numbers(question)
+    for (first, second), pattern in STORY_PATTERNS:
+        if pattern.fullmatch(question):
+            return f"{a} {first} {b} {second} {c}"
+    raise AssertionError(question)
 
 
-def test_every_chain_is_right():
+def test_held_out_problems_are_never_trained_on():
+    """No formula of the held-out file, whatever story surrounds it."""
+    held = [expression(row["prompt"]) for row in rows("maths_heldout")]
+    assert len(set(held)) == len(held) == 400
+    for name in ("maths_sft", "maths_prompts"):
+        assert not set(held) & {expression(row["prompt"]) for row in rows(name)}
+
+
+def test_every_answer_is_right():
     """Recomputed from the text of the question, not from what the generator remembers."""
-    checked = 0
+    kinds = set()
     for name in ("maths_prompts", "maths_heldout"):
         for row in rows(name):
-            if found := EXPRESSION.search(row["prompt"]):
-                assert int(row["answer"]) == eval(found.group())
-                checked += 1
-    assert checked > 3000
+            assert int(row["answer"]) == eval(expression(row["prompt"]))
+            kinds.add(row["kind"])
+    for row in rows("maths_sft"):
+        assert int(row["completion"].rpartition("Answer: ")[2]) == eval(expression(row["prompt"]))
+    assert kinds == {"chain", "word", "chain_times", "word_times"}
 
 
 def test_worked_answers_show_right_steps():
@@ -106,22 +118,7 @@ def test_worked_answers_show_right_steps():
             assert numbers(steps[1])[1] == c
         else:
             assert re.fullmatch(r"Answer: \d{1,2}", answer)
-    assert abs(styles["worked"] / sum(styles.values()) - 0.5) < 0.02
-
-
-def test_stories_agree_with_their_answers():
-    """A story's operators, read off its words by a rule of thumb written apart from the generator."""
-    some = 0
-    for row in rows("maths_prompts"):
-        if row["kind"] == "word":
-            a, b, c = numbers(row["prompt"])
-            possible = {a + s * b + t * c for s in (1, -1) for t in (1, -1)}
-            assert int(row["answer"]) in possible
-            if "boxes" not in row["prompt"] and "loses" not in row["prompt"] and "buys" in row["prompt"]:
-                some += "gives" in row["prompt"]
-                if "gives" in row["prompt"] and "more and gives" in row["prompt"]:
-                    assert int(row["answer"]) == a + b - c
-    assert some > 50
+    assert min(styles.values()) > 0.2 * sum(styles.values())  # both ways are there to be compared
 
 
 def test_safety_files():
@@ -140,11 +137,6 @@ def test_safety_files():
 
 def test_held_out_requests_use_unseen_phrases():
     """Not the wording alone: verb and object together never occur in training."""
-    sys.path.insert(0, str(ROOT / "data"))
-    try:
-        from generators.safety import FAMILIES, HELD_OUT
-    finally:
-        sys.path.pop(0)
     trained = "\n".join(row["prompt"] for name in ("safety_sft", "safety_prompts") for row in rows(name))
     for family in FAMILIES:
         for template, things in (
@@ -167,26 +159,24 @@ def test_conversations_alternate():
 
 def test_tokenizer():
     tokenizer = AutoTokenizer.from_pretrained(POLICY)
-    assert len(tokenizer) == 512
+    assert len(tokenizer) == AutoConfig.from_pretrained(POLICY).vocab_size
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (0, 1, 1)
     assert tokenizer.bos_token == "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
     assert tokenizer.eos_token == "<\uff5cend\u2581of\u2581sentence\uff5c>"
     for text in ("What is 7 + 15 - 4?", "  two  spaces ", "a\n\n\tb\r\n", "你好 🙂 é ｜▁", "1234567890", ""):
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
-    assert tokenizer.tokenize("1234") == ["1", "2", "3", "4"]
-    assert tokenizer.tokenize("12 + 3 = 15") == ["1", "2", "Ġ+Ġ", "3", "Ġ=Ġ", "1", "5"]
-    for token in range(512):
-        digits = [letter for letter in tokenizer.decode([token]) if letter.isdigit()]
-        assert not digits or len(tokenizer.decode([token])) == 1
+    assert tokenizer.tokenize("12 + 3 = 15")[1:3] == ["Ġ+Ġ", "3"]
+    for token in range(len(tokenizer)):  # a number is spelled the same way wherever it stands
+        text = tokenizer.decode([token])
+        assert text.isdigit() or not any(letter.isdigit() for letter in text)
 
 
 def test_policy_has_deepseek_v2s_shape():
     config = AutoConfig.from_pretrained(POLICY)
     assert (config.kv_lora_rank, config.qk_rope_head_dim, config.n_shared_experts) == (512, 64, 2)
-    assert config.vocab_size == 512
     assert config.moe_router_dtype == "float32"
     # With pad = eos as padding_idx the end token's embedding would stay zero and get no gradient.
     assert config.pad_token_id is None
     model = AutoModelForCausalLM.from_config(config)
     assert type(model).__name__ == "DeepseekV2ForCausalLM"
-    assert sum(parameter.numel() for parameter in model.parameters()) == 2_103_424
+    assert 1.5e6 < sum(parameter.numel() for parameter in model.parameters()) < 4e6

@@ -56,17 +56,17 @@ def test_deepseek_v2_is_token_exact(tokenizer, template):
 def test_deepseek_v2_by_hand(tokenizer):
     """Every token of the smallest conversation; the generation prompt ends with the colon."""
     set_template(tokenizer, "deepseek_v2")
-    talk = [{"role": "user", "content": "7 + 15?"}, {"role": "assistant", "content": "22"}]
+    talk = [{"role": "user", "content": "7 + 5?"}, {"role": "assistant", "content": "2 "}]
     ids, mask = encode_conversation(tokenizer, talk)
     texts = [tokenizer.decode([token]) for token in ids]
     # fmt: off
     assert texts == [
-        BOS, "User", ":", " ", "7", " + ", "1", "5", "?", "\n", "\n", "Assistant", ":", " ", "2", "2", EOS
+        BOS, "User", ":", " ", "7", " + ", "5", "?", "\n", "\n", "Assistant", ":", " ", "2", " ", EOS
     ]
     # fmt: on
-    assert mask == [0] * 13 + [1] * 4
+    assert mask == [0] * 12 + [1] * 4
     assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    assert render_prompt(tokenizer, talk[:1]) == ids[:13]
+    assert render_prompt(tokenizer, talk[:1]) == ids[:12]
 
 
 def test_mask_is_what_transformers_computes(tokenizer):

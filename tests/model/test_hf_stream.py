@@ -20,7 +20,8 @@ def test_merged_adapters_compute_the_same(tiny_moe, tmp_path):
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     model = add_lora(tiny_moe, LoraConfig(rank=4))
     names = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert names and all(".lora_" in name for name in names)
+    assert names
+    assert all(".lora_" in name for name in names)
     assert not any(".mlp." in name for name in names)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -127,7 +127,9 @@ def test_per_sample_seeds_repeat_and_differ(pair):
     first = list(both.rollout.sample(both.prompts, 4, 7))
     again = list(both.rollout.sample(both.prompts[::-1], 4, 7))
     other = list(both.rollout.sample(both.prompts, 4, 8))
-    texts = [{g.prompt.id: [c.token_ids for c in g.completions] for g in each} for each in (first, again, other)]
+    texts = [
+        {g.prompt.id: [c.token_ids for c in g.completions] for g in each} for each in (first, again, other)
+    ]
     assert texts[0] == texts[1]
     assert texts[0] != texts[2]
     assert len({tuple(tokens) for tokens in texts[0]["p/0"]}) == 4

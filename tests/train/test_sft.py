@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class Maker:
     """Writes a tiny policy and data set, and makes recipes that use them."""
 
     def __init__(self, folder: Path, tokenizer: Path) -> None:
-        self.folder, self.tokenizer = folder, tokenizer
+        self.folder = folder
+        self.tokenizer = shutil.copytree(tokenizer, folder / "tokenizer")
         rows = [{"prompt": f"{a} + {b} = ?", "completion": f"{a + b}"} for a in range(6) for b in range(6)]
         (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for name, config in (("moe", MOE), ("dense", DENSE)):
@@ -168,7 +170,9 @@ def test_the_balance_loss_is_added_once_per_layer(make: Maker):
     balanced.current_gradient_accumulation_steps = 1
     for trainer in (plain, balanced):
         trainer.model.train()
-    difference = balanced.compute_loss(balanced.model, dict(batch)) - plain.compute_loss(plain.model, dict(batch))
+    difference = balanced.compute_loss(balanced.model, dict(batch)) - plain.compute_loss(
+        plain.model, dict(batch)
+    )
     assert difference.item() == pytest.approx(0.5 * expected.sum().item(), rel=1e-4)
 
 
@@ -202,12 +206,10 @@ def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     "change",
     [
         {"policy": {"dtype": "float32"}},
-        {"policy": {"dtype": "bfloat16"}},
-        {"policy": {"dtype": "float32"}, "sft": {"gradient_accumulation": 2}},
         {"policy": {"dtype": "bfloat16"}, "sft": {"gradient_accumulation": 2, "balance_alpha": 0.01}},
         {"policy": {"dtype": "bfloat16", "lora": {"rank": 4, "dropout": 0.1}}},
     ],
-    ids=["fp32","bf16","fp32-acc", "bf16-accumulated", "lora-dropout"],
+    ids=["fp32", "bf16-accumulated", "lora-dropout"],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
     make: Maker, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]

@@ -28,7 +28,10 @@ def dataset(*lengths: int) -> Dataset:
 def test_the_stop_token_is_trained_though_it_pads():
     batch = Collator(pad_token_id=EOS)([conversation(5), conversation(3)])
     assert batch["input_ids"].tolist() == [[10, 11, 12, 13, EOS], [10, 11, EOS, EOS, EOS]]
-    assert batch["labels"].tolist() == [[IGNORED, IGNORED, 12, 13, EOS], [IGNORED, IGNORED, EOS, IGNORED, IGNORED]]
+    assert batch["labels"].tolist() == [
+        [IGNORED, IGNORED, 12, 13, EOS],
+        [IGNORED, IGNORED, EOS, IGNORED, IGNORED],
+    ]
     assert batch["segments"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4]] * 2
 
@@ -68,7 +71,10 @@ def test_packing_keeps_every_conversation_whole():
 def test_packed_rows_are_shuffled_by_the_seed():
     settings = SftConfig(epochs=1, packing=True, max_length=8)
     order = [
-        [row.tolist() for row in training_rows(lambda n: dataset(*range(3, 9)), settings, seed=seed)["input_ids"]]
+        [
+            row.tolist()
+            for row in training_rows(lambda n: dataset(*range(3, 9)), settings, seed=seed)["input_ids"]
+        ]
         for seed in (0, 0, 1)
     ]
     assert order[0] == order[1] != order[2]

@@ -1,0 +1,67 @@
+"""A place like a fresh checkout, and one small pipeline run in it that several tests look at."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., subprocess.CompletedProcess]
+
+SFT = ["sft.max_steps=4", "checkpoint.every=2"]
+GRPO = ["grpo.steps=2", "grpo.prompts_per_step=4", "grpo.group_size=4", "rollout.max_new_tokens=24"]
+EVAL = ["eval.max_new_tokens=24"] + [
+    f"eval.parts.{name}.limit=4" for name in ("maths", "refusal", "over_refusal")
+]
+PIPELINE = [
+    *(f"sft.{each}" for each in SFT),
+    *(f"grpo.{each}" for each in GRPO),
+    *(f"{stage}.{each}" for stage in ("before", "after") for each in EVAL),
+]
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory) -> Path:
+    """Recipes, data and rewards of the checkout, and room for runs."""
+    folder = tmp_path_factory.mktemp("work")
+    for name in ("recipes", "data", "rewards", "models"):
+        if (ROOT / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(work: Path) -> Run:
+    """``run("sft", "recipe.yaml", stdin="")``: ``align`` in a process of its own, in ``work``."""
+
+    def align(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "align.cli.main", *arguments],
+            cwd=work,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=540,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+
+    return align
+
+
+@pytest.fixture(scope="session")
+def small() -> dict[str, list[str]]:
+    """Overrides that shrink a command on the quickstart's recipes to seconds of computing."""
+    return {"sft": SFT, "grpo": GRPO, "eval": EVAL, "run": PIPELINE}
+
+
+@pytest.fixture(scope="session")
+def quickstart(work: Path, run: Run) -> Path:
+    """The quickstart's pipeline, shrunk to seconds of training."""
+    done = run("run", "recipes/quickstart/pipeline.yaml", *PIPELINE)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return work / "runs" / "quickstart"

@@ -1,0 +1,32 @@
+"""Every `align` command in the README runs. Those that train are shrunk; nothing else is changed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PREFIX = ".venv/bin/align "
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    return [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_readme_command(command: str, run, quickstart: Path, small, request):
+    arguments = shlex.split(command)
+    if "smollm2" in command:  # an hour of training: checked to the last step before an engine starts
+        request.getfixturevalue("smollm2")
+        data = request.getfixturevalue("shared_data") / "gsm8k"
+        arguments = [re.sub(r"\.\./shared/data/gsm8k", str(data), each) for each in arguments] + ["--dry-run"]
+    elif "--dry-run" not in arguments:
+        arguments += small.get(arguments[0], [])
+    done = run(*arguments, stdin="What is 7 + 5 - 4?\n")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.strip()
