@@ -167,9 +167,9 @@ def show(recipe: GrpoRecipe, rows: list[dict[str, float]]) -> None:
     print(f"medians of {len(rows)} steps\n")
     print(f"{'stage':<12}{'seconds':>10}{'share':>9}")
     for name in stages:
-        print(
-            f"{name:<12}{median(lambda r, n=name: r[n]):>10.3f}{median(lambda r, n=name: r[n] / r['wall']):>9.1%}"
-        )
+        seconds = median(lambda row, name=name: row[name])
+        share = median(lambda row, name=name: row[name] / row["wall"])
+        print(f"{name:<12}{seconds:>10.3f}{share:>9.1%}")
     print(f"{'whole step':<12}{median(lambda r: r['wall']):>10.3f}{1:>9.1%}\n")
     ours = median(lambda r: r["tokens"] / r["rollout"])
     raw = median(lambda r: r["raw_tokens"] / r["raw_seconds"])
@@ -178,9 +178,8 @@ def show(recipe: GrpoRecipe, rows: list[dict[str, float]]) -> None:
     print(f"raw LLM.generate    {raw:8.0f} tokens/s")
     print(f"rollout / raw       {ratio:8.2f}   (per step, median)")
     print(f"push and verify     {median(lambda r: r['sync'] / r['wall']):8.1%}   of the step")
-    print(
-        f"outside the actors  {median(lambda r: r['driver'] / r['wall']):8.1%}   of the step (driver, Ray, scoring)"
-    )
+    outside = median(lambda r: r["driver"] / r["wall"])
+    print(f"outside the actors  {outside:8.1%}   of the step (driver, Ray, waiting for scores)")
 
 
 if __name__ == "__main__":

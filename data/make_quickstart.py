@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "quickstart", help="folder to write to")
     parser.add_argument("--check", action="store_true", help="compare with the folder, write nothing")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--worked", type=float, default=0.6, help="share of maths answers that show the work")
+    parser.add_argument("--worked", type=float, default=0.5, help="share of maths answers that show the work")
     parser.add_argument("--max-operand", type=int, default=20, help="largest first operand")
     parser.add_argument("--sft", type=int, default=12000, help="maths conversations for SFT")
     parser.add_argument("--prompts", type=int, default=4000, help="maths prompts for GRPO")

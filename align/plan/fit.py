@@ -68,7 +68,7 @@ def plan_sft(recipe: SftRecipe, shape: Shape, rows: int | None = None) -> Plan:
     pass_tokens = sft.batch_size * sft.max_length
     state = TrainState(policy.dtype, count, trainable, pass_tokens, policy.gradient_checkpointing)
     device, device_bytes = describe_device(recipe.cluster)
-    per_step = pass_tokens * sft.gradient_accumulation * count
+    per_step = rows_per_step(recipe) * sft.max_length
     flops = training_flops(shape, trainable, sft.max_length, policy.gradient_checkpointing)
     steps = sft.max_steps
     if rows is not None:
@@ -89,10 +89,13 @@ def plan_sft(recipe: SftRecipe, shape: Shape, rows: int | None = None) -> Plan:
 
 def sft_steps(recipe: SftRecipe, rows: int) -> int:
     """Optimiser steps over ``rows`` rows, all epochs together; an incomplete last batch counts."""
-    sft = recipe.sft
-    per_step = sft.batch_size * sft.gradient_accumulation * recipe.cluster.processes
-    steps = math.ceil(rows / per_step)
-    return min(steps, sft.max_steps) if sft.max_steps else steps
+    steps = math.ceil(rows / rows_per_step(recipe))
+    return min(steps, recipe.sft.max_steps) if recipe.sft.max_steps else steps
+
+
+def rows_per_step(recipe: SftRecipe) -> int:
+    """Rows of one optimiser step, all processes together."""
+    return recipe.sft.batch_size * recipe.sft.gradient_accumulation * recipe.cluster.processes
 
 
 def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:

@@ -24,27 +24,31 @@ IGNORED = -100
 """Label of a token that is not trained."""
 
 
-def training_rows(epoch: Callable[[int], Dataset], sft: SftConfig, *, seed: int) -> Dataset:
+def training_rows(
+    epoch: Callable[[int], Dataset], sft: SftConfig, *, seed: int, enough: int | None = None
+) -> Dataset:
     """The rows of all epochs, one after the other, in order of training.
 
     Args:
         epoch: number → conversations of that epoch, columns ``input_ids`` and ``assistant_masks``.
         sft: ``epochs``, ``packing`` and ``max_length`` are read.
         seed: run seed; the order of packed rows derives from it.
+        enough: no further epoch is made once there are so many rows.
 
     Returns:
         The same columns; under packing also ``seq_lengths``, the tokens of each conversation in a row.
     """
-    whole, part = int(sft.epochs), sft.epochs % 1
-    epochs = [epoch(number) for number in range(math.ceil(sft.epochs))]
-    if part:
-        last = epochs[whole]
-        epochs[whole] = last.select(range(math.ceil(part * len(last))))
-    if sft.packing:
-        epochs = [
-            pack(rows, sft.max_length).shuffle(seed=derive_seed(seed, "packed", number))
-            for number, rows in enumerate(epochs)
-        ]
+    epochs: list[Dataset] = []
+    for number in range(math.ceil(sft.epochs)):
+        rows = epoch(number)
+        share = min(1.0, sft.epochs - number)
+        if share < 1:
+            rows = rows.select(range(math.ceil(share * len(rows))))
+        if sft.packing:
+            rows = pack(rows, sft.max_length).shuffle(seed=derive_seed(seed, "packed", number))
+        epochs.append(rows)
+        if enough is not None and sum(map(len, epochs)) >= enough:
+            break
     return concatenate_datasets(epochs).with_format("numpy")
 
 

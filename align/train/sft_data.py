@@ -18,6 +18,7 @@ from align.dataset.mixture import PartSummary
 from align.errors import ModelError, RecipeError
 from align.model.load import load_config, load_tokenizer
 from align.model.moe import is_moe
+from align.plan.fit import rows_per_step
 from align.train.sft_arguments import device_of
 from align.train.sft_batches import pack, training_rows
 
@@ -73,7 +74,8 @@ def prepare(recipe: SftRecipe, *, file: Path) -> Prepared:
         )
     tokenizer = ready_tokenizer(recipe)
     conversations = load_conversations(recipe.data, tokenizer, recipe.sft, seed=recipe.seed, file=file)
-    rows = training_rows(conversations.epoch, recipe.sft, seed=recipe.seed)
+    enough = recipe.sft.max_steps * rows_per_step(recipe) if recipe.sft.max_steps else None
+    rows = training_rows(conversations.epoch, recipe.sft, seed=recipe.seed, enough=enough)
     held_out = conversations.heldout
     if held_out is not None and recipe.sft.packing:
         held_out = pack(held_out, recipe.sft.max_length)

@@ -37,9 +37,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(work: Path, run, quickstar
     metrics = work / "runs" / "cut" / "metrics.jsonl"
     deadline = time.monotonic() + 240
     while not (metrics.is_file() and "train/loss" in metrics.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, (
-            process.stdout and process.stdout.read()
-        )
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)

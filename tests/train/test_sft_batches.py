@@ -54,6 +54,18 @@ def test_epochs_follow_one_another_and_the_last_may_be_partial():
     assert [len(row) for row in rows["input_ids"]] == [3, 3, 3, 3, 4, 4]
 
 
+def test_no_more_epochs_are_made_than_the_steps_need():
+    made = []
+
+    def epoch(number: int) -> Dataset:
+        made.append(number)
+        return dataset(3, 3, 3, 3)
+
+    rows = training_rows(epoch, SftConfig(epochs=10), seed=0, enough=6)
+    assert made == [0, 1]
+    assert len(rows) == 8
+
+
 def test_packing_keeps_every_conversation_whole():
     lengths = [7, 3, 9, 2, 5, 4, 8, 6]
     settings = SftConfig(epochs=1, packing=True, max_length=16)
