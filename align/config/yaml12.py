@@ -47,6 +47,15 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _RESOLVERS
 
 
+def _text(dumper: _Dumper, text: str) -> Any:
+    """Line breaks go into double quotes, which escape them: an override has one line."""
+    style = '"' if any(mark in text for mark in "\n\r\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def parse(text: str) -> Any:
     """The value of one YAML document.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, concatenate_datasets, disable_progress_bars, enable_progress_bars
 from torch import Tensor
 from trl import pack_dataset
 
@@ -54,7 +54,11 @@ def training_rows(
 
 def pack(rows: Dataset, max_length: int) -> Dataset:
     """Fill rows of ``max_length`` tokens with whole conversations (best fit, longest first)."""
-    return pack_dataset(rows, max_length, strategy="bfd")
+    disable_progress_bars()
+    try:
+        return pack_dataset(rows, max_length, strategy="bfd")
+    finally:
+        enable_progress_bars()
 
 
 @dataclass(frozen=True, slots=True)

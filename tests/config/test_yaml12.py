@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.config.yaml12 import dump, inline, parse, reason
@@ -75,6 +75,7 @@ _VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_VALUES)
 def test_dump_and_inline_are_read_back(value: object) -> None:
     assert parse(dump(value)) == value

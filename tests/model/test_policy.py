@@ -1,0 +1,96 @@
+"""The policy's update against plain computations, on the quickstart's policy."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from align.algo.reduce import token_weights
+from align.config.recipe import GrpoRecipe
+from align.model.policy import PolicyModel
+from align.types import TrainBatch
+
+POLICY = Path(__file__).parents[2] / "recipes/quickstart/policy"
+
+
+def recipe(dtype: str = "float32", **sections) -> GrpoRecipe:
+    base = {
+        "kind": "grpo",
+        "name": "policy",
+        "policy": {"path": str(POLICY), "init": "random", "dtype": dtype},
+        "data": {"path": "none"},
+        "rewards": {"terms": {"none": {"function": "none"}}},
+        "grpo": {"beta": 0.0},
+        "optim": {"lr": 1e-3},
+    }
+    return GrpoRecipe.model_validate(base | sections)
+
+
+def batch_of(policy: PolicyModel, lengths=(5, 9, 3, 7)) -> TrainBatch:
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(2, 600, (count,), generator=generator).tolist()
+
+    batch = TrainBatch(
+        prompt_ids=[f"p/{i // 2}" for i in range(len(lengths))],
+        prompt_tokens=[tokens(4 + i) for i in range(len(lengths))],
+        completion_tokens=[tokens(length) for length in lengths],
+        rollout_logprobs=[[0.0] * length for length in lengths],
+        advantages=[1.0, -1.0, 0.5, -0.5],
+        token_weights=token_weights(lengths, "sequence_mean", 16),
+    )
+    batch.rollout_logprobs = policy.logprobs(batch)
+    return batch
+
+
+def totals(policy: PolicyModel, batch: TrainBatch) -> list[float]:
+    return [sum(row) for row in policy.logprobs(batch)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_updates_make_good_completions_likelier_and_bad_ones_less(dtype):
+    policy = PolicyModel(recipe(dtype), device="cpu")
+    batch = batch_of(policy)
+    before = totals(policy, batch)
+    for _ in range(5):
+        batch.rollout_logprobs = policy.logprobs(batch)
+        policy.update(batch)
+    after = totals(policy, batch)
+    for advantage, old, new in zip(batch.advantages, before, after, strict=True):
+        assert (new - old) * advantage > 0
+
+
+def test_micro_batches_change_nothing():
+    gradients = []
+    for budget in (8192, 20):
+        policy = PolicyModel(recipe(grpo={"beta": 0.0, "micro_batch_tokens": budget}), device="cpu")
+        batch = batch_of(policy)
+        assert (len(policy._micro_batches(batch)) > 1) is (budget == 20)
+        policy.update(batch)
+        gradients.append({name: p.detach().clone() for name, p in policy.model.named_parameters()})
+    for name, parameter in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], parameter, atol=2e-5, rtol=1e-3)
+
+
+def test_the_reference_stays_where_it_was():
+    policy = PolicyModel(recipe(grpo={"beta": 0.04}), device="cpu")
+    batch = batch_of(policy)
+    before = policy.ref_logprobs(batch)
+    assert before == policy.logprobs(batch)
+    batch.ref_logprobs = before
+    first = policy.update(batch)
+    assert first["train/kl"] == pytest.approx(0, abs=1e-6)
+    assert policy.ref_logprobs(batch) == before
+    assert policy.logprobs(batch) != before
+
+
+def test_a_checkpoint_continues_exactly(tmp_path):
+    first = PolicyModel(recipe("bfloat16"), device="cpu")
+    batch = batch_of(first)
+    first.update(batch)
+    first.save(tmp_path)
+    second = PolicyModel(recipe("bfloat16"), device="cpu")
+    second.load(tmp_path)
+    assert first.update(batch) == second.update(batch)
+    assert first.logprobs(batch) == second.logprobs(batch)
