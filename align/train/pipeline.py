@@ -161,7 +161,7 @@ class State:
         entry = self.stages.get(stage.name, {})
         if entry.get("state") != "finished" or not stage.directory.is_dir():
             return False
-        changed = list(_differences(entry["resolved"], stage.resolved))
+        changed = list(_differences(_decisive(entry["resolved"]), _decisive(stage.resolved)))
         if changed:
             key, before, now = changed[0]
             raise RecipeError(
@@ -185,15 +185,18 @@ class State:
         return float(self.stages.get(stage.name, {}).get("seconds", 0.0))
 
 
+def _decisive(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a stage's result: not how it reported, saved itself, or on which machines."""
+    return {key: value for key, value in resolved.items() if key not in {"report", "cluster", "checkpoint"}}
+
+
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key, old and new value of everything that differs, apart from reporting and machines."""
+    """Dotted key, old and new value of everything that differs."""
     for key in [*now, *(key for key in before if key not in now)]:
         old, new = before.get(key), now.get(key)
-        if key in {"report", "cluster", "checkpoint"} or old == new:
-            continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from ((f"{key}.{rest}", was, is_) for rest, was, is_ in _differences(old, new))
-        else:
+        elif old != new:
             yield key, old, new
 
 

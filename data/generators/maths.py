@@ -1,7 +1,7 @@
-"""Maths problems of two steps: chains of three operands and short stories, with exact answers.
+"""Maths problems of several steps: chains of four operands and short stories of three.
 
-Every problem is a left-to-right expression ``a op b op c`` whose intermediate result and answer
-lie in 0 … 99; b and c are single digits. A held-out expression never occurs in training, whatever
+Every problem is a left-to-right expression whose intermediate results and answer lie in 0 … 99;
+all operands but the first are single digits. A held-out expression never occurs in training, whatever
 story surrounds it; training problems may tell one expression in several ways.
 """
 
@@ -13,7 +13,7 @@ from random import Random
 LARGEST = 99
 """Largest intermediate result and answer."""
 SMALL = 9
-"""Largest second and third operand."""
+"""Largest operand but the first."""
 TIMES_SHARE = 0.1
 """Share of problems whose first step is a multiplication."""
 WORD_SHARE = 0.3
@@ -70,33 +70,40 @@ class Problem:
     kind: str
     """``chain`` or ``word``; ``chain_times`` and ``word_times`` start with a multiplication."""
     question: str
-    numbers: tuple[int, int, int]
+    numbers: tuple[int, ...]
     operators: str
-    """Two of ``+ - *``."""
+    """One of ``+ - *`` between each two numbers."""
 
     @property
-    def steps(self) -> tuple[int, int]:
-        """The intermediate result and the answer."""
-        first = _apply(self.numbers[0], self.operators[0], self.numbers[1])
-        return first, _apply(first, self.operators[1], self.numbers[2])
+    def steps(self) -> tuple[int, ...]:
+        """The intermediate results and, last, the answer."""
+        results = [self.numbers[0]]
+        for operator, number in zip(self.operators, self.numbers[1:], strict=True):
+            results.append(_apply(results[-1], operator, number))
+        return tuple(results[1:])
 
     @property
     def answer(self) -> int:
-        return self.steps[1]
+        return self.steps[-1]
 
     @property
     def expression(self) -> str:
-        a, b, c = self.numbers
-        return f"{a} {self.operators[0]} {b} {self.operators[1]} {c}"
+        return _expression(self.numbers, self.operators)
 
     def direct(self) -> str:
         return f"Answer: {self.answer}"
 
     def worked(self) -> str:
-        a, b, c = self.numbers
-        first, last = self.steps
-        shown = f"{a} {self.operators[0]} {b} = {first}. {first} {self.operators[1]} {c} = {last}."
-        return f"{shown} Answer: {last}"
+        left, shown = self.numbers[0], ""
+        for operator, number, result in zip(self.operators, self.numbers[1:], self.steps, strict=True):
+            shown += f"{left} {operator} {number} = {result}. "
+            left = result
+        return f"{shown}Answer: {left}"
+
+
+def _expression(numbers: tuple[int, ...], operators: str) -> str:
+    rest = (f" {operator} {number}" for operator, number in zip(operators, numbers[1:], strict=True))
+    return f"{numbers[0]}{''.join(rest)}"
 
 
 def _apply(left: int, operator: str, right: int) -> int:
@@ -117,10 +124,11 @@ def make_problems(
         if attempts > 200 * count:
             raise SystemExit(f"max operand {max_operand} gives too few different problems for {count} more")
         problem = _draw(rng, max_operand)
-        first, answer = problem.steps
-        if not (0 <= first <= LARGEST and 0 <= answer <= LARGEST) or problem.expression in held_out:
+        if not all(0 <= each <= LARGEST for each in problem.steps) or problem.expression in held_out:
             continue
-        assert answer == eval(problem.expression)  # only digits and operators; an independent reckoning
+        assert problem.answer == eval(
+            problem.expression
+        )  # only digits and operators; an independent reckoning
         if distinct:
             held_out.add(problem.expression)
         problems.append(problem)
@@ -131,17 +139,20 @@ def _draw(rng: Random, max_operand: int) -> Problem:
     story = rng.random() < WORD_SHARE
     times = rng.random() < TIMES_SHARE
     least = 2 if story else 1  # "1 apples" is not English
+    rest = 1 if story else 2
     if times:
-        operators = "*" + rng.choice("+-")
-        numbers = (rng.randint(2, 5), rng.randint(2, 6), rng.randint(least, SMALL))
+        operators = "*"
+        numbers = (rng.randint(2, 5), rng.randint(2, 6))
     else:
-        operators = rng.choice("+-") + rng.choice("+-")
-        numbers = (rng.randint(least, max_operand), rng.randint(least, SMALL), rng.randint(least, SMALL))
-    a, b, c = numbers
+        operators = rng.choice("+-")
+        numbers = (rng.randint(least, max_operand), rng.randint(least, SMALL))
+    operators += "".join(rng.choice("+-") for _ in range(rest))
+    numbers += tuple(rng.randint(least, SMALL) for _ in range(rest))
     if story:
+        a, b, c = numbers
         n, m = rng.sample(NAMES, 2)
         question = rng.choice(STORIES[operators]).format(n=n, m=m, t=rng.choice(THINGS), a=a, b=b, c=c)
     else:
-        question = rng.choice(CHAIN_FORMS).format(e=f"{a} {operators[0]} {b} {operators[1]} {c}")
+        question = rng.choice(CHAIN_FORMS).format(e=_expression(numbers, operators))
     kind = ("word" if story else "chain") + ("_times" if times else "")
     return Problem(kind, question, numbers, operators)
