@@ -87,6 +87,8 @@ def build_trainer(
         policy = policy.model_copy(update={"dtype": "float32"})
     device = "cpu" if args.use_cpu or args.fsdp else str(args.device)
     model: Any = load_model(policy, seed=recipe.seed, device=device)
+    for config in (model.config, model.generation_config):  # the tokenizer's may be a stand-in
+        config.pad_token_id = prepared.tokenizer.pad_token_id
     if policy.lora:
         torch.manual_seed(args.seed)  # the adapters' first weights
         model = add_lora(model, policy.lora)
