@@ -10,10 +10,14 @@ import ray
 import torch
 
 from align.cluster.placement import Placement
+from align.cluster.remote import wait
 from align.config.recipe import GrpoRecipe
 from align.model.policy import PolicyModel
 from align.sync.arena import Arena, Manifest
 from align.types import TrainBatch
+
+TRAINER = "training actor"
+"""In messages."""
 
 
 @ray.remote
@@ -73,26 +77,26 @@ class PolicyClient:
         """Start the actor in the bundle and wait until its model is loaded."""
         make: Any = PolicyActor.options(**placement.options())  # type: ignore[attr-defined]
         actor = make.remote(recipe, placement.device, placement.threads, chat_template)
-        ray.get(actor.ready.remote())
+        wait(actor.ready.remote(), TRAINER)
         return cls(actor)
 
     def logprobs(self, batch: TrainBatch) -> list[list[float]]:
-        return ray.get(self.actor.logprobs.remote(batch))
+        return wait(self.actor.logprobs.remote(batch), TRAINER)
 
     def ref_logprobs(self, batch: TrainBatch) -> list[list[float]]:
-        return ray.get(self.actor.ref_logprobs.remote(batch))
+        return wait(self.actor.ref_logprobs.remote(batch), TRAINER)
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
-        return ray.get(self.actor.update.remote(batch))
+        return wait(self.actor.update.remote(batch), TRAINER)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint's policy part."""
-        ray.get(self.actor.save.remote(folder))
+        wait(self.actor.save.remote(folder), TRAINER)
 
     def save_model(self, folder: Path) -> None:
         """Write the model alone."""
-        ray.get(self.actor.save_model.remote(folder))
+        wait(self.actor.save_model.remote(folder), TRAINER)
 
     def load(self, folder: Path) -> None:
         """Continue from a checkpoint."""
-        ray.get(self.actor.load.remote(folder))
+        wait(self.actor.load.remote(folder), TRAINER)

@@ -10,10 +10,14 @@ import ray
 
 from align.cluster.placement import Placement
 from align.cluster.policy_actor import peak_gib
+from align.cluster.remote import wait
 from align.config.recipe import GrpoRecipe
 from align.rollout.engine import Engine
 from align.sync.arena import Manifest, read
 from align.types import Completion, Group, Prompt
+
+ENGINE = "rollout engine"
+"""In messages."""
 
 
 @ray.remote
@@ -71,18 +75,18 @@ class RolloutClient:
         """
         make: Any = RolloutActor.options(**placement.options())  # type: ignore[attr-defined]
         actor = make.remote(recipe, model, placement.device)
-        ray.get(actor.ready.remote())
+        wait(actor.ready.remote(), ENGINE)
         return cls(actor)
 
     def sample(self, prompts: Sequence[Prompt], group_size: int, step: int) -> Iterator[Group]:
         stream = self.actor.sample.options(num_returns="streaming").remote(list(prompts), group_size, step)
         for reference in stream:
-            yield ray.get(reference)
+            yield wait(reference, ENGINE)
 
     def answer(self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float) -> list[Completion]:
         """One held-out completion per prompt."""
-        return ray.get(self.actor.answer.remote(list(prompts), max_new_tokens, temperature))
+        return wait(self.actor.answer.remote(list(prompts), max_new_tokens, temperature), ENGINE)
 
     def memory_gib(self) -> float:
         """Largest resident size of the engine's process so far, GiB."""
-        return ray.get(self.actor.memory_gib.remote())
+        return wait(self.actor.memory_gib.remote(), ENGINE)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import ray
-
+from align.cluster.policy_actor import TRAINER
+from align.cluster.remote import wait
+from align.cluster.rollout_actor import ENGINE
 from align.config.recipe import GrpoRecipe
 from align.sync.verify import compare_probe
 from align.types import SyncReport
@@ -34,14 +35,19 @@ class WeightSync:
         self.version = 0
 
     def push(self) -> SyncReport:
-        manifest = ray.get(self.policy.publish.remote(self.version))
-        ray.get(self.rollout.load.remote(manifest))
+        manifest = wait(self.policy.publish.remote(self.version), TRAINER)
+        wait(self.rollout.load.remote(manifest), ENGINE)
         mean = largest = float("nan")
         if self.version % self.config.every == 0:
             # One after the other: two computing processes at once slow each other many times over.
-            trainer = ray.get(self.policy.probe.remote(self.probe))
-            engine = ray.get(self.rollout.score.remote(self.probe))
+            trainer = wait(self.policy.probe.remote(self.probe), TRAINER)
+            engine = wait(self.rollout.score.remote(self.probe), ENGINE)
             mean, largest = compare_probe(trainer, engine, self.config, self.dtype)
         report = SyncReport(manifest.version, len(manifest.specs), manifest.nbytes, mean, largest)
         self.version += 1
         return report
+
+    @property
+    def held(self) -> int:
+        """Version of the weights in the engine."""
+        return self.version - 1

@@ -84,7 +84,7 @@ class Engine:
             raise EngineError(
                 f"vLLM could not start: {str(error).strip().splitlines()[-1]}",
                 file=model,
-                remedy="see the engine's own messages above; check rollout.* against the machine",
+                remedy="check rollout.* against the model and the memory of the machine",
             ) from error
         self.tokenizer: Any = self.llm.get_tokenizer()
         self._requests = 0

@@ -99,8 +99,7 @@ def run_grpo(recipe: GrpoRecipe, *, file: Path, resume: bool = False) -> Path:
         if not checkpoint:
             job.evaluate(0)
         _loop(recipe, job, store, start, stack)
-        if start == 0 or start < recipe.grpo.steps:
-            job.policy.save_model(run.final.resolve())
+        job.policy.save_model(run.final.resolve())
     return run.path
 
 
@@ -148,7 +147,7 @@ class Job:
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps beside the policy."""
-        return {"step": step, "sampler": self.sampler.state(), "version": self.sync.version}
+        return {"step": step, "sampler": self.sampler.state(), "version": self.sync.held}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue where the checkpoint ends."""
@@ -156,7 +155,7 @@ class Job:
         self.policy.load(checkpoint.path.resolve())
         state = checkpoint.state()
         self.sampler.restore(state["sampler"])
-        self.sync.version = state["version"]
+        self.sync.version = state["version"]  # pushed once more, under the same number
 
 
 def start_job(
