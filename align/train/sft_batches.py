@@ -33,12 +33,13 @@ def training_rows(
         epoch: number → conversations of that epoch, columns ``input_ids`` and ``assistant_masks``.
         sft: ``epochs``, ``packing`` and ``max_length`` are read.
         seed: run seed; the order of packed rows derives from it.
-        enough: no further epoch is made once there are so many rows.
+        enough: stop after so many rows, whatever ``epochs`` says.
 
     Returns:
         The same columns; under packing also ``seq_lengths``, the tokens of each conversation in a row.
     """
     epochs: list[Dataset] = []
+    count = 0
     for number in range(math.ceil(sft.epochs)):
         rows = epoch(number)
         share = min(1.0, sft.epochs - number)
@@ -47,9 +48,11 @@ def training_rows(
         if sft.packing:
             rows = pack(rows, sft.max_length).shuffle(seed=derive_seed(seed, "packed", number))
         epochs.append(rows)
-        if enough is not None and sum(map(len, epochs)) >= enough:
+        count += len(rows)
+        if enough is not None and count >= enough:
+            count = enough
             break
-    return concatenate_datasets(epochs).with_format("numpy")
+    return concatenate_datasets(epochs).select(range(count)).with_format("numpy")
 
 
 def pack(rows: Dataset, max_length: int) -> Dataset:

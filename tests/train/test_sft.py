@@ -232,11 +232,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         assert torch.equal(weights(broken.directory)[name], tensor), name
 
 
-def test_a_finished_run_resumes_to_nothing(make: Maker):
-    run = run_sft(make(), file=FILE)
+def test_a_finished_run_can_be_prolonged(make: Maker):
+    run = run_sft(make(sft={"max_steps": 2}), file=FILE)
+    run_sft(make(sft={"max_steps": 4}), file=FILE, resume=True)
+    assert [line["step"] for line in metrics(run)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("max_steps", [None, 3])
+def test_a_finished_run_resumes_to_nothing(make: Maker, max_steps: int | None):
+    settings = {"sft": {"max_steps": max_steps}}
+    run = run_sft(make(**settings), file=FILE)
     before = weights(run)
     lines = metrics(run)
-    run_sft(make(), file=FILE, resume=True)
+    run_sft(make(**settings), file=FILE, resume=True)
     assert metrics(run) == lines
     for name, tensor in weights(run).items():
         assert torch.equal(before[name], tensor)

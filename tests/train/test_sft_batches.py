@@ -63,7 +63,7 @@ def test_no_more_epochs_are_made_than_the_steps_need():
 
     rows = training_rows(epoch, SftConfig(epochs=10), seed=0, enough=6)
     assert made == [0, 1]
-    assert len(rows) == 8
+    assert len(rows) == 6
 
 
 def test_packing_keeps_every_conversation_whole():
