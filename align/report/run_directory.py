@@ -7,10 +7,12 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import yaml
 
+from align.config import yaml12
 from align.errors import RecipeError
 from align.report.environment import environment
 
@@ -57,7 +59,7 @@ class RunDirectory:
                 remedy="continue it with --resume, choose another with name=…, or remove it",
             )
         path.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        recipe.write_text(yaml12.dump(resolved), encoding="utf-8")
         facts = json.dumps(environment(), indent=2)
         (path / "environment.json").write_text(facts + "\n", encoding="utf-8")
         run = cls(path, resolved)
@@ -95,6 +97,16 @@ class RunDirectory:
         """The HTML report."""
         return self.path / "report.html"
 
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            logging.getLogger(__name__).error("the run failed", exc_info=error)
+        self.close()
+
     def close(self) -> None:
         """Stop logging into this run; safe to call twice."""
         if self._handler is not None:
@@ -126,7 +138,7 @@ def _check_resumable(recipe: Path, resolved: Mapping[str, Any]) -> None:
             "there is no run to resume here", file=recipe.parent, key="name", remedy="leave out --resume"
         )
     try:
-        before = _fixed_leaves(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+        before = _fixed_leaves(yaml12.parse(recipe.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise RecipeError(
             "the recipe of the run to resume cannot be read", file=recipe, remedy="restore it from a copy"

@@ -22,7 +22,7 @@ from align.model.load import load_tokenizer, resolve_model
 from align.report.reporter import Reporter
 from align.report.run_directory import RunDirectory
 from align.report.timing import StageClock
-from align.reward.terms import load_terms
+from align.reward.terms import load_terms, probes, smoke
 from align.train.evaluate import check_metrics, evaluate
 from align.train.grpo import Parts, grpo
 from align.train.interrupt import StopRequest
@@ -48,8 +48,9 @@ def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
     """
     tokenizer = load_tokenizer(recipe.policy)
     set_template(tokenizer, recipe.policy.chat_template)
-    load_terms(recipe.rewards, _predicates(file), file=file)
+    terms = load_terms(recipe.rewards, _predicates(file), file=file)
     prompts = load_prompts(recipe.data, tokenizer, recipe.grpo, file=file)
+    smoke(terms, probes(_one_of_each_part(prompts), max_new_tokens=recipe.rollout.max_new_tokens))
     eval_prompts = load_eval_prompts(recipe.eval, tokenizer, file=file)
     check_metrics(recipe.eval, eval_prompts, file=file)
     return Prepared(
@@ -90,7 +91,7 @@ def run_grpo(recipe: GrpoRecipe, *, file: Path, resume: bool = False) -> Path:
     checkpoint = store.latest() if resume else None
     start = checkpoint.step if checkpoint else 0
     with ExitStack() as stack:
-        stack.callback(run.close)
+        stack.enter_context(run)
         reporter = stack.enter_context(Reporter(run, recipe.report, recipe.grpo.steps, start))
         job = start_job(recipe, prepared, run, reporter, stack, file)
         if checkpoint:

@@ -56,7 +56,7 @@ def train(recipe: SftRecipe, prepared: Prepared, *, resume: bool) -> None:
         run: RunDirectory | None = None
         if first:
             run = RunDirectory.create(recipe.directory, resolved, resume=resume)
-            stack.callback(run.close)
+            stack.enter_context(run)
         checkpoint = store.latest() if resume else None
         start = checkpoint.step if checkpoint else 0
         reporter = stack.enter_context(Reporter(run, recipe.report, steps, start)) if run else None

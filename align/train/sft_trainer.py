@@ -170,7 +170,6 @@ class PolicyTrainer(SFTTrainer):
             "train/grad_norm": float(norm),
             "train/entropy": means["entropy"],
             "train/token_accuracy": means["mean_token_accuracy"],
-            "train/epoch": float(self.state.epoch or 0) * self.recipe.sft.epochs,
             "train/tokens": sum(notes["tokens"]),
             "train/trained_tokens": sum(notes["trained_tokens"]),
             "train/padding_share": means["padding"],
