@@ -117,11 +117,12 @@ def encode_conversation(
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids: list[int] = encoded["input_ids"]
     mask = [0] * len(ids)
+    eos = tokenizer.eos_token_id  # each look-up of it is slow
     for start, end in spans:
         # By the token's last character: some tokenizers leave the space before a word out of its
         # offsets. A token that begins before the answer is not the policy's own, and is left out.
         inside = [i for i, (s, e) in enumerate(encoded["offset_mapping"]) if s >= start and start < e <= end]
-        stops = [i for i in inside if ids[i] == tokenizer.eos_token_id]
+        stops = [i for i in inside if ids[i] == eos]
         for i in inside:
             # What a template writes behind the end token (ChatML: a line feed) is never sampled.
             mask[i] = int(not stops or i <= stops[-1])

@@ -21,7 +21,7 @@ from align.report.run_directory import RunDirectory, recipe_hash
 from align.train.interrupt import StopRequest
 from align.train.sft_arguments import trainer_arguments
 from align.train.sft_batches import Collator
-from align.train.sft_data import Prepared, prepare
+from align.train.sft_data import Prepared, prepare, ready_tokenizer
 from align.train.sft_launch import in_launched_process, launch
 from align.train.sft_trainer import PolicyTrainer
 
@@ -39,15 +39,20 @@ def run_sft(recipe: SftRecipe, *, file: Path, resume: bool = False) -> Path:
     if recipe.cluster.processes > 1 and not in_launched_process():
         with TemporaryDirectory(prefix="align-sft-") as folder:
             prepare(recipe, file=file).save(Path(folder))  # once, not in every process
-            launch(recipe, resume=resume, data=Path(folder))
+            launch(_launched, recipe, resume=resume, data=Path(folder))
     else:
         train(recipe, prepare(recipe, file=file), resume=resume)
     return recipe.directory
 
 
+def _launched(recipe: SftRecipe, resume: bool, data: Path) -> None:
+    train(recipe, Prepared.load(data, ready_tokenizer(recipe)), resume=resume)
+
+
 def train(recipe: SftRecipe, prepared: Prepared, *, resume: bool) -> None:
     """The part of :func:`run_sft` that every training process does."""
-    torch.set_num_threads(recipe.cluster.threads or os.cpu_count() or 1)
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, (recipe.cluster.threads or os.cpu_count() or 1) // neighbours))
     steps = sft_steps(recipe, len(prepared.rows))
     first = int(os.environ.get("RANK", "0")) == 0
     resolved = recipe.model_dump(mode="json")

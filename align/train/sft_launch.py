@@ -6,6 +6,7 @@ Under torchrun (several machines) the processes exist already and nothing is lau
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from align.config.recipe import SftRecipe
@@ -17,11 +18,17 @@ def in_launched_process() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def launch(recipe: SftRecipe, *, resume: bool, data: Path) -> None:
-    """Run the recipe in ``cluster.processes`` processes and wait for them.
+Work = Callable[[SftRecipe, bool, Path], None]
+"""What each process does with recipe, ``resume`` and the folder of prepared rows; a module's function."""
+
+
+def launch(work: Work, recipe: SftRecipe, *, resume: bool, data: Path) -> None:
+    """Run ``work`` in ``cluster.processes`` processes and wait for them.
 
     Args:
-        recipe, resume: as in :func:`align.train.sft.run_sft`.
+        work: what each process does.
+        recipe: the run.
+        resume: continue from the latest checkpoint.
         data: where the prepared rows were saved.
 
     Raises:
@@ -41,7 +48,7 @@ def launch(recipe: SftRecipe, *, resume: bool, data: Path) -> None:
         monitor_interval=0.2,
     )
     try:
-        elastic_launch(settings, _process)(recipe, resume, data)
+        elastic_launch(settings, work)(recipe, resume, data)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise EngineError(
@@ -49,10 +56,3 @@ def launch(recipe: SftRecipe, *, resume: bool, data: Path) -> None:
             file=recipe.directory,
             remedy="mend the cause, then continue with --resume",
         ) from error
-
-
-def _process(recipe: SftRecipe, resume: bool, data: Path) -> None:
-    from align.train.sft import train
-    from align.train.sft_data import Prepared, ready_tokenizer
-
-    train(recipe, Prepared.load(data, ready_tokenizer(recipe)), resume=resume)

@@ -204,15 +204,19 @@ class PolicyTrainer(SFTTrainer):
         """Called on all ranks; the first one knows the folder."""
         path = Path(broadcast_object_list([str(folder)])[0])
         if self.is_world_process_zero():
-            if hasattr(self.model, "peft_config"):
-                self.model.save_pretrained(path)
-                self.processing_class.save_pretrained(path)
-            elif not self.is_fsdp_enabled:
-                save_model(self.model, self.processing_class, path)
+            if not self.is_fsdp_enabled:  # whose shards are saved below
+                self._save_weights(path)
             self.state.save_to_json(str(path / "trainer_state.json"))
         self._save_optimizer_and_scheduler(str(path))
         self._save_rng_state(str(path))
         self.accelerator.wait_for_everyone()
+
+    def _save_weights(self, path: Path) -> None:
+        if hasattr(self.model, "peft_config"):
+            self.model.save_pretrained(path)
+            self.processing_class.save_pretrained(path)
+        else:
+            save_model(self.model, self.processing_class, path)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # Trainer matches names without insisting, so it would skip experts, which are saved one by
