@@ -18,6 +18,7 @@ from align.config.recipe import GrpoRecipe
 from align.dataset.chat import set_template
 from align.dataset.expression import compile_expression
 from align.dataset.prompts import PromptSampler, load_eval_prompts, load_prompts
+from align.model.hub import reach_hub
 from align.model.load import load_tokenizer, resolve_model
 from align.report.reporter import Reporter
 from align.report.run_directory import RunDirectory
@@ -46,6 +47,7 @@ def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
     Raises:
         AlignError: whichever of them is wrong, naming file, key and remedy.
     """
+    reach_hub(recipe.policy.path, file=file)
     tokenizer = load_tokenizer(recipe.policy)
     set_template(tokenizer, recipe.policy.chat_template)
     terms = load_terms(recipe.rewards, _predicates(file), file=file)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_from_disk
-from huggingface_hub import get_session, is_offline_mode, try_to_load_from_cache
-from huggingface_hub.constants import ENDPOINT
 
 from align.config.recipe import SftRecipe
 from align.dataset.chat import set_template
 from align.dataset.conversations import load_conversations
 from align.dataset.mixture import PartSummary
-from align.errors import ModelError, RecipeError
+from align.errors import RecipeError
+from align.model.hub import reach_hub
 from align.model.load import load_config, load_tokenizer
 from align.model.moe import is_moe
 from align.plan.fit import rows_per_step
@@ -56,7 +54,7 @@ def prepare(recipe: SftRecipe, *, file: Path) -> Prepared:
     Raises:
         AlignError: whichever of them is wrong, naming file, key and remedy.
     """
-    _reach_hub(recipe.policy.path, file)
+    reach_hub(recipe.policy.path, file=file)
     config = load_config(recipe.policy)
     if recipe.sft.balance_alpha > 0 and not is_moe(config):
         raise RecipeError(
@@ -89,23 +87,3 @@ def ready_tokenizer(recipe: SftRecipe) -> Any:
     tokenizer = load_tokenizer(recipe.policy)
     set_template(tokenizer, recipe.policy.chat_template)
     return tokenizer
-
-
-def _reach_hub(path: str, file: Path) -> None:
-    """Fail at once where the libraries would try six times to reach the hub."""
-    if not on_hub(path) or is_offline_mode() or isinstance(try_to_load_from_cache(path, "config.json"), str):
-        return
-    try:
-        get_session().head(ENDPOINT, timeout=5)
-    except Exception as error:  # name, route, proxy, certificate, time: whatever the cause
-        raise ModelError(
-            f"the model {path!r} is not on this machine, and the hub ({ENDPOINT}) cannot be reached",
-            file=file,
-            key="policy.path",
-            remedy="set policy.path to a local model directory, or run where the hub is in reach",
-        ) from error
-
-
-def on_hub(path: str) -> bool:
-    """Whether a path can only be a hub id: nothing local has that name, and it has a hub id's form."""
-    return not Path(path).expanduser().exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None

@@ -14,11 +14,12 @@ from align.config.load import dump_recipe
 from align.config.recipe import SftRecipe
 from align.dataset.mixture import PartSummary
 from align.errors import AlignError, DataError
+from align.model.hub import on_hub
 from align.plan.fit import plan_sft
 from align.plan.params import read_shape
 from align.plan.source import read_config
 from align.plan.table import plan_table
-from align.train.sft_data import Prepared, on_hub, prepare
+from align.train.sft_data import Prepared, prepare
 
 
 def dry_run_sft(recipe: SftRecipe, *, file: Path, console: Console) -> None:
