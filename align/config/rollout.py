@@ -39,7 +39,7 @@ class SyncConfig(Section):
     probe_tokens: int = Field(64, ge=2)
     """Length of the probe prompt that trainer and engine both score."""
     tolerance: float | None = Field(None, gt=0)
-    """Largest mean |Δ log-probability| of the probe; default 0.15 in bf16, 1e-3 in fp32."""
+    """Largest mean |Δ log-probability| of the probe; default 0.3 in bf16, 1e-3 in fp32."""
     every: int = Field(1, ge=1)
     """Probe after every so many pushes; checksums are compared after each."""
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from align.config.rollout import SyncConfig
 from align.errors import SyncError
 
-TOLERANCE = {"bfloat16": 0.15, "float32": 1e-3}
-"""Mean |Δ log-probability|: several times what exact weights were measured to give (0.033 between
-two bf16 sides of a 135M model, 4e-6 in fp32), a fraction of what stale weights give (4.6 for an
-old output head)."""
+TOLERANCE = {"bfloat16": 0.3, "float32": 1e-3}
+"""Mean |Δ log-probability|: well above what exact weights were measured to give (in bf16 0.033 for a
+135M dense model and 0.04, at most 0.12 in 80 steps, for a tiny MoE on prompts it never learnt to
+write; 4e-6 in fp32), a fraction of what stale weights give (4.6 for an old output head)."""
 
 
 def compare_probe(
