@@ -13,14 +13,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess]
 
+VOWELS = """
+from align.reward import Sample, reward
+
+@reward
+def vowels(sample: Sample) -> float:
+    return sum(letter in "aeiou" for letter in sample.completion) / 24
+"""
 SFT = ["sft.max_steps=4", "checkpoint.every=2"]
 GRPO = [
     "grpo.steps=2",
     "grpo.prompts_per_step=4",
     "grpo.group_size=4",
     "rollout.max_new_tokens=24",
-    # After four steps of SFT nothing is ever right; this term tells even such answers apart.
-    "rewards.terms.repetition.function=repetition",
+    # After four steps of SFT nothing is ever right; this reward tells even such answers apart.
+    "rewards.terms.vowels.function=vowels.py",
 ]
 EVAL = ["eval.max_new_tokens=24"] + [
     f"eval.parts.{name}.limit=4" for name in ("maths", "refusal", "over_refusal")
@@ -39,6 +46,7 @@ def work(tmp_path_factory) -> Path:
     for name in ("recipes", "data", "rewards", "models"):
         if (ROOT / name).exists():
             (folder / name).symlink_to(ROOT / name)
+    (folder / "vowels.py").write_text(VOWELS)
     return folder
 
 

@@ -317,8 +317,8 @@ def test_bf16_on_several_cpu_processes_is_refused(make: Maker):
 
 
 def test_a_hub_model_out_of_reach_is_one_error(make: Maker, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("align.train.sft_data.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("align.train.sft_data.is_offline_mode", lambda: False)
+    monkeypatch.setattr("align.model.hub.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("align.model.hub.is_offline_mode", lambda: False)
     with pytest.raises(ModelError, match="cannot be reached") as caught:
         run_sft(make(policy={"path": "nobody/nothing", "init": "pretrained"}), file=FILE)
     assert caught.value.key == "policy.path"
