@@ -1,6 +1,6 @@
 """Where the seconds of a GRPO step go, beside raw vLLM on the same prompts.
 
-    python benchmarks/grpo_step.py [recipe] [--steps 5] [key.path=value …]
+    python benchmarks/grpo_step.py [--recipe FILE] [--steps 5] [key.path=value …]
 
 Runs real steps of the recipe (default: SmolLM2-135M on GSM8K, 64 completions of up to 128 tokens)
 under Ray. After each step the same engine answers the same prompts once more through plain
@@ -93,7 +93,7 @@ class TimedRollout(Busy, RolloutBase):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("recipe", nargs="?", default="recipes/smollm2_gsm8k/grpo.yaml")
+    parser.add_argument("--recipe", default="recipes/smollm2_gsm8k/grpo.yaml")
     parser.add_argument("--steps", type=int, default=5)
     args, overrides = parser.parse_known_args()
     recipe = load_recipe(

@@ -78,7 +78,7 @@ class Engine:
                 hf_overrides=overrides or {},
                 worker_extension_cls="align.rollout.worker_extension.WeightReceiver",
                 disable_log_stats=True,
-                **_device_arguments(settings, device),
+                **_device_arguments(settings, device, max_model_len),
             )
         except (ValueError, RuntimeError, NotImplementedError) as error:
             raise EngineError(
@@ -190,10 +190,15 @@ def _prepare_environment(settings: RolloutConfig, device: str) -> None:
         os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")  # its cached artefacts fail to load
 
 
-def _device_arguments(settings: RolloutConfig, device: str) -> dict[str, Any]:
+def _device_arguments(settings: RolloutConfig, device: str, max_model_len: int) -> dict[str, Any]:
     if device == "cpu":
-        # The CPU's own rotary kernel misreads MLA's shapes; the native one is right.
-        return {"compilation_config": {"custom_ops": ["-rotary_embedding"]}}
+        return {
+            # The CPU's own rotary kernel misreads MLA's shapes; the native one is right.
+            "compilation_config": {"custom_ops": ["-rotary_embedding"]},
+            # A prompt prefilled in pieces rewinds its seeded generator, which a CPU one cannot do.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(4096, max_model_len),
+        }
     return {
         "tensor_parallel_size": settings.tensor_parallel,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
