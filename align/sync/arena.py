@@ -94,13 +94,6 @@ class Arena:
         self._block = _map(f"/proc/self/fd/{self._fd}", size)
         self._specs = specs
 
-    def close(self) -> None:
-        """Give the memory back once every reader is gone."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            self._block = torch.empty(0, dtype=torch.uint8)
-
 
 def read(manifest: Manifest) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, view) of a published block, each checked against its digest.

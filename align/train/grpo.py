@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from align.algo.assemble import assemble, step_advantages
 from align.config.recipe import GrpoRecipe
-from align.types import Group, Policy, Prompt, Rewards, Rollout, StepStats, Sync, TrainBatch
+from align.types import Group, Policy, Prompt, Rewards, Rollout, StepStats, Sync
 
 
 class Sampler(Protocol):
@@ -90,6 +90,3 @@ def mean_of(updates: Sequence[dict[str, float]]) -> dict[str, float]:
     """Mean of each metric over the step's updates; empty when no sample carried a signal."""
     names = updates[0] if updates else {}
     return {name: sum(each[name] for each in updates) / len(updates) for name in names}
-
-
-__all__ = ["Parts", "TrainBatch", "grpo"]
