@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -96,19 +97,20 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/smollm2_gsm8k/grpo.yaml")
     parser.add_argument("--steps", type=int, default=5)
     args, overrides = parser.parse_known_args()
-    recipe = load_recipe(
-        args.recipe,
-        [
-            f"grpo.steps={args.steps + 1}",
-            "rollout.max_new_tokens=128",
-            "report.console=false",
-            "run_dir=runs/benchmark-grpo-step",
-            *overrides,
-        ],
-        kind=GrpoRecipe,
-    )
     policy_actor.PolicyActor, rollout_actor.RolloutActor = TimedPolicy, TimedRollout
-    rows = measure(recipe, Path(args.recipe))
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = load_recipe(
+            args.recipe,
+            [
+                f"grpo.steps={args.steps + 1}",
+                "rollout.max_new_tokens=128",
+                "report.console=false",
+                f"run_dir={folder}/run",
+                *overrides,
+            ],
+            kind=GrpoRecipe,
+        )
+        rows = measure(recipe, Path(args.recipe))
     show(recipe, rows[1:])  # the first step warms up
 
 

@@ -24,3 +24,43 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             batches.append([row])
     return batches
+
+
+def packed_batches(
+    prompt_ids: Sequence[str], prompt_lengths: Sequence[int], lengths: Sequence[int], budget: int
+) -> list[list[int]]:
+    """Micro-batches of whole groups, as full as the budget allows (first fit, largest first).
+
+    The rows of a group stand together, so that ``align.model.shared_prefix.pack`` computes their
+    prompt once. A group over the budget is split, and its prompt computed once per piece; a single
+    row over the budget gets a micro-batch of its own.
+
+    Args:
+        prompt_ids: which group each row belongs to.
+        prompt_lengths: P of each row.
+        lengths: T of each row; T - 1 tokens of it are fed.
+        budget: most tokens in one forward pass.
+    """
+    groups: dict[str, list[int]] = {}
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        groups.setdefault(prompt_ids[row], []).append(row)
+    pieces: list[tuple[int, list[int]]] = []
+    for rows in groups.values():
+        piece: list[int] = []
+        size = prompt_lengths[rows[0]]
+        for row in rows:
+            if piece and size + lengths[row] - 1 > budget:
+                pieces.append((size, piece))
+                piece, size = [], prompt_lengths[row]
+            piece.append(row)
+            size += lengths[row] - 1
+        pieces.append((size, piece))
+    bins: list[tuple[int, list[int]]] = []
+    for size, rows in sorted(pieces, key=lambda piece: -piece[0]):
+        place = next((i for i, (used, _) in enumerate(bins) if used + size <= budget), None)
+        if place is None:
+            bins.append((size, list(rows)))
+        else:
+            used, held = bins[place]
+            bins[place] = (used + size, held + rows)
+    return [rows for _, rows in bins]

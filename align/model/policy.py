@@ -16,13 +16,14 @@ from torch import Tensor
 from align.algo.objective import MicroBatch, grpo_objective, mean_metrics
 from align.algo.schedule import lr_factor
 from align.config.recipe import GrpoRecipe
-from align.model.batching import micro_batches
+from align.model.batching import packed_batches
 from align.model.hf_stream import hf_stream
 from align.model.load import load_model, load_tokenizer
 from align.model.logprobs import completion_logprobs
 from align.model.lora import add_lora
 from align.model.optimizer import MasterAdamW
 from align.model.save import save_model
+from align.model.shared_prefix import use_shared_prefix
 from align.types import TrainBatch
 
 
@@ -49,6 +50,7 @@ class PolicyModel:
         if chat_template is not None:
             self.tokenizer.chat_template = chat_template
         model: Any = load_model(recipe.policy, seed=recipe.seed, device=device)
+        use_shared_prefix(model)
         self.reference: Any = None
         if recipe.policy.lora:
             model = add_lora(model, recipe.policy.lora)
@@ -98,8 +100,12 @@ class PolicyModel:
         return mean_metrics(sums) | {"train/grad_norm": norm, "train/lr": lr}
 
     def _micro_batches(self, batch: TrainBatch) -> list[list[int]]:
-        lengths = [len(p) + len(c) for p, c in zip(batch.prompt_tokens, batch.completion_tokens, strict=True)]
-        return micro_batches(lengths, self.recipe.grpo.micro_batch_tokens)
+        return packed_batches(
+            batch.prompt_ids,
+            [len(prompt) for prompt in batch.prompt_tokens],
+            [len(completion) for completion in batch.completion_tokens],
+            self.recipe.grpo.micro_batch_tokens,
+        )
 
     def _forward(self, model: Any, part: TrainBatch) -> Any:
         temperature = self.recipe.rollout.temperature

@@ -4,6 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import align.model.logprobs as module
 from align.model.logprobs import completion_logprobs
+from align.model.shared_prefix import use_shared_prefix
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12]]
 COMPLETIONS = [[20, 21], [30, 31, 32, 33, 1], [40]]
@@ -21,6 +22,7 @@ def plainly(model, prompt, completion, temperature):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("chunk", [97, 97 * 3, 1 << 25])
 def test_padding_and_chunks_change_nothing(tiny_moe, temperature, chunk, monkeypatch):
+    use_shared_prefix(tiny_moe)
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk)
     out = completion_logprobs(tiny_moe, PROMPTS, COMPLETIONS, temperature=temperature)
     for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
@@ -32,6 +34,7 @@ def test_padding_and_chunks_change_nothing(tiny_moe, temperature, chunk, monkeyp
 
 
 def test_gradients_equal_the_plain_computation(tiny_moe, monkeypatch):
+    use_shared_prefix(tiny_moe)
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", 97 * 3)
     weights = torch.tensor([0.3, -1.0, 2.0])
     out = completion_logprobs(tiny_moe, PROMPTS, COMPLETIONS, temperature=0.8)
@@ -47,6 +50,7 @@ def test_gradients_equal_the_plain_computation(tiny_moe, monkeypatch):
 
 
 def test_no_tensor_of_tokens_by_vocabulary_is_whole(tiny_moe, monkeypatch):
+    use_shared_prefix(tiny_moe)
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", 97 * 2)
     rows = set()
 

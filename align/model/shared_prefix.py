@@ -1,0 +1,196 @@
+"""Packing a group behind one copy of its prompt.
+
+The G completions of a group follow the same prompt. A packed row holds each prompt once, then the
+completions that belong to it, one after another, with the positions they would have alone:
+
+    prompt A | completion A0 | completion A1 | … | prompt B | completion B0 | …
+    0 … P-1  | P …           | P …           |   | 0 …
+
+Everything but attention works token by token, so only attention must know the layout: a prompt
+sees itself, a completion sees its prompt and itself. Values and gradients equal those of separate
+rows, and nothing but attention inside a group is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from align.errors import ModelError
+
+NAME = "shared_prefix"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One prompt and its completions inside a packed row of S tokens."""
+
+    start: int
+    """First token of the prompt."""
+    prompt: int
+    """P, its tokens."""
+    lengths: tuple[int, ...]
+    """Tokens fed of each of the G completions; the last token of a completion is not fed."""
+    pick_N: Tensor
+    """int64 [G·T]: the row's token at each place of the padded completions (T the longest)."""
+    real_N: Tensor
+    """int64 [Σ lengths]: the places of ``pick_N`` that are not padding."""
+    mask_TK: Tensor
+    """bool [T, P + T]: what a completion's token sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRow:
+    """A micro-batch as one row of S tokens."""
+
+    input_ids: Tensor
+    """int64 [1, S]."""
+    position_ids: Tensor
+    """int64 [1, S]."""
+    segments: tuple[Segment, ...]
+    predictors_N: Tensor
+    """int64 [N]: the token whose hidden state predicts each completion token, in row order of the
+    completions given."""
+
+
+def pack(
+    prompt_tokens: Sequence[Sequence[int]], completion_tokens: Sequence[Sequence[int]], device: Any
+) -> PackedRow:
+    """Pack B completions; neighbours with equal prompts share one copy.
+
+    Args:
+        prompt_tokens: B lists of at least one token.
+        completion_tokens: B lists of at least one token.
+        device: where the tensors go.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    predictors: list[int] = []
+    segments: list[Segment] = []
+    row = 0
+    while row < len(prompt_tokens):
+        prompt, start = list(prompt_tokens[row]), len(ids)
+        last = start + len(prompt) - 1
+        ids += prompt
+        positions += range(len(prompt))
+        spans: list[tuple[int, int]] = []
+        while row < len(prompt_tokens) and list(prompt_tokens[row]) == prompt:
+            fed = list(completion_tokens[row])[:-1]
+            spans.append((len(ids), len(fed)))
+            predictors += [last, *range(len(ids), len(ids) + len(fed))]
+            positions += range(len(prompt), len(prompt) + len(fed))
+            ids += fed
+            row += 1
+        segments.append(_segment(start, len(prompt), spans, device))
+    return PackedRow(
+        input_ids=torch.tensor([ids], device=device),
+        position_ids=torch.tensor([positions], device=device),
+        segments=tuple(segments),
+        predictors_N=torch.tensor(predictors, device=device),
+    )
+
+
+def _segment(start: int, prompt: int, spans: Sequence[tuple[int, int]], device: Any) -> Segment:
+    longest = max(length for _, length in spans)
+    pick = [
+        begin + step if step < length else start
+        for begin, length in spans
+        for step in range(longest)  # padding repeats a token that exists; its output is dropped
+    ]
+    real = [place * longest + step for place, (_, length) in enumerate(spans) for step in range(length)]
+    own = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+    sees_prompt = torch.ones(longest, prompt, dtype=torch.bool, device=device)
+    return Segment(
+        start=start,
+        prompt=prompt,
+        lengths=tuple(length for _, length in spans),
+        pick_N=torch.tensor(pick, dtype=torch.int64, device=device),
+        real_N=torch.tensor(real, dtype=torch.int64, device=device),
+        mask_TK=torch.cat([sees_prompt, own], 1),
+    )
+
+
+def use_shared_prefix(model: Any) -> None:
+    """Let a transformers model compute packed rows; without one it attends as usual.
+
+    Raises:
+        ModelError: the model has attention layers that do not see the whole context.
+    """
+    config = model.config
+    windows = [kind for kind in getattr(config, "layer_types", None) or [] if kind != "full_attention"]
+    if windows or (not hasattr(config, "layer_types") and getattr(config, "sliding_window", None)):
+        raise ModelError(
+            f"{config.model_type} has attention layers with a window, which GRPO cannot pack",
+            key="policy.path",
+            remedy="use a policy with full attention in every layer",
+        )
+    model.set_attn_implementation(NAME)
+
+
+def forward_packed(decoder: Any, row: PackedRow) -> Tensor:
+    """Hidden states of a packed row, [S, H]; ``decoder`` is the model without its output head."""
+    output = decoder(
+        input_ids=row.input_ids, position_ids=row.position_ids, use_cache=False, segments=row.segments
+    )
+    return cast(Tensor, output.last_hidden_state[0])
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    segments: Sequence[Segment] | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a packed row: query [1, H, S, D], key and value with H or fewer heads."""
+    if segments is None:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output, None
+    repeats = query.shape[1] // key.shape[1]
+    query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))  # [S, heads, D]
+    if repeats > 1:
+        key, value = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
+    parts: list[Tensor] = []
+    for segment in segments:
+        shared = slice(segment.start, segment.start + segment.prompt)
+        parts.append(_attend(query[None, shared], key[None, shared], value[None, shared], scaling)[0])
+        if not len(segment.real_N):
+            continue
+        group = (len(segment.lengths), -1)
+        own_query, own_key, own_value = (
+            each.index_select(0, segment.pick_N).unflatten(0, group) for each in (query, key, value)
+        )
+        keys, values = (
+            torch.cat([each[None, shared].expand(len(segment.lengths), -1, -1, -1), own], 1)
+            for each, own in ((key, own_key), (value, own_value))
+        )
+        output = _attend(own_query, keys, values, scaling, segment.mask_TK)
+        parts.append(output.flatten(0, 1).index_select(0, segment.real_N))
+    return torch.cat(parts)[None], None
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, mask: Tensor | None = None
+) -> Tensor:
+    """Causal where no mask is given; all [rows, tokens, heads, D]."""
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    output = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
+    )
+    return output.transpose(1, 2)
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)
