@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -164,9 +165,12 @@ def _from_file(path: Path, member: str) -> RewardFunction:
 
 
 def _load(path: Path) -> ModuleType:
-    """Import a file under a name of its own, so that it cannot hide another module."""
+    """Import a file under a name of its own, so that it cannot hide another module.
+
+    Its folder is its package: ``from ._helper import …`` finds a file beside it.
+    """
     path = path.resolve()
-    name = f"align_reward_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{_package(path.parent)}.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise RewardError("not a Python file", file=path, remedy="give the file the ending .py")
@@ -182,6 +186,16 @@ def _load(path: Path) -> ModuleType:
             remedy="mend the file, or install the package it needs",
         ) from error
     return module
+
+
+def _package(folder: Path) -> str:
+    """Name of the package that stands for a folder of reward files."""
+    name = f"align_rewards_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    if name not in sys.modules:
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(folder)]
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    return name
 
 
 def _last_line(error: BaseException) -> str:

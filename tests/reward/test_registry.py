@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from align.errors import RewardError
+from align.reward.contract import Sample
 from align.reward.registry import SHIPPED, discover, resolve
 
 Write = Callable[[str, str], str]
@@ -81,6 +82,24 @@ def test_file_beats_helper_functions(write: Write) -> None:
         def chosen(sample): return helper(sample.completion)
     """
     assert resolve(write("f.py", text)).name == "chosen"
+
+
+def test_a_helper_beside_the_file_is_imported_and_not_listed(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "_words.py").write_text("def count(text): return len(text.split())\n")
+    (tmp_path / "rewards" / "wordy.py").write_text(
+        "from ._words import count\ndef wordy(sample): return float(count(sample.completion))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert resolve("wordy").function(Sample((), "one two three")) == 3.0
+    specs = {listed.spec for listed in discover()}
+    assert "wordy" in specs
+    assert not any("_words" in spec for spec in specs)
+    lost = write("lost.py", "from ._nowhere import count\ndef f(sample): return 1.0\n")
+    with pytest.raises(RewardError, match=r"ModuleNotFoundError.*\(line 1\)"):
+        resolve(lost)
 
 
 def test_function_named_like_the_file_or_compute_score_is_the_default(write: Write) -> None:

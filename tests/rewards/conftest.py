@@ -29,11 +29,12 @@ def score() -> Score:
         tokens: int = 0,
         cut_off: bool = False,
         max_new_tokens: int = 0,
+        prompt: str = "?",
         **columns: Any,
     ) -> float | None:
         found = resolved(spec, tuple((args or {}).items()))
         sample = Sample(
-            prompt=({"role": "user", "content": "?"},),
+            prompt=({"role": "user", "content": prompt},),
             completion=text,
             token_ids=list(range(tokens)),
             finish_reason="length" if cut_off else "stop",

@@ -73,6 +73,30 @@ def exact(text: str, answer: object) -> float | None:
         ("\\frac{1}{3}", "The answer is $\\frac{2}{6}$."),
         ("\\{1,2\\}", "\\boxed{\\{2,1\\}}"),
         ("12:30", "Answer: 12:30"),
+        # LaTeX, written otherwise
+        ("Yes", "\\boxed{\\text{yes}.}"),
+        ("true", "\\boxed{\\mathrm{True}}"),
+        ("\\mathbb{Z}/2\\mathbb{Z}", "\\boxed{\\mathbb Z / 2\\mathbb Z}"),
+        ("\\mathbb{Z}_4", "\\boxed{\\mathbb{Z}_{4}}"),
+        ("e^e", "\\boxed{e^{e}}"),
+        ("\\emptyset", "\\boxed{\\varnothing}"),
+        ("p \\equiv 1 \\pmod{4}", "\\boxed{p\\equiv1\\pmod 4}"),
+        ("k \\neq 1", "\\boxed{k\\ne 1}"),
+        ("[0, 1)", "\\boxed{\\left[0, 1\\right)}"),
+        ("1+i", "\\boxed{i+1}"),
+        ("\\frac{n(n+1)}{2}", "\\boxed{\\binom{n+1}{2}}"),
+        ("\\sqrt{2}", "So the answer is √2"),
+        ("\\frac{\\pi}{4}", "Answer: π/4"),
+        ("x > 2", "\\boxed{(2,\\infty)}"),
+        ("2ab", "\\boxed{2ba}"),
+        ("\\frac{1}{2} \\text{ m}", "\\boxed{\\frac{2}{4}}"),
+        ("5 cm", "\\boxed{5}"),
+        ("\\frac{1}{2}mv^2", "\\boxed{\\frac12 mv^2}"),
+        ("5", "\\boxed{5 cm}"),
+        # a formula that ends the text
+        ("2\\pi", "Therefore, the limit is $2\\pi$."),
+        ("\\frac{3}{4}", "the result is \\( \\frac{3}{4} \\)."),
+        ("3/4", "hence\n\\[\nx = \\frac{3}{4}.\n\\]"),
         # references that hold the whole solution
         ("9 * 2 = 18\n#### 18", "it is 18"),
         ("so \\boxed{18}", "it is 18"),
@@ -108,6 +132,20 @@ def test_right(answer: object, text: str) -> None:
         ("x+1", "\\boxed{x-1}"),
         ("yes", "The answer is no."),
         ("1", "18" * 40),
+        ("1", "\\boxed{n > 1}"),
+        ("1", "\\boxed{|x| < 1}"),
+        ("3", "\\boxed{S_3}"),
+        ("3", "\\boxed{3:1}"),
+        ("0", "\\boxed{[0, \\infty)}"),
+        ("Yes", "\\boxed{\\text{No}}"),
+        ("\\mathbb{Z}", "\\boxed{\\mathbb{Q}}"),
+        ("\\infty", "\\boxed{-\\infty}"),
+        ("[0,1)", "\\boxed{(0,1]}"),
+        ("k \\neq 1", "\\boxed{k = 1}"),
+        ("2", "\\boxed{\\mathbb{Z}_2}"),
+        ("2ab", "\\boxed{2}"),
+        ("4a", "\\boxed{4}"),
+        ("\\pi ab", "\\boxed{\\pi}"),
     ],
 )
 def test_wrong(answer: object, text: str) -> None:
@@ -123,7 +161,8 @@ def test_null_abstains_and_a_missing_or_absurd_column_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("extract", "value"), [("auto", 1), ("boxed", 1), ("hash", 0), ("answer", 0), ("number", 0)]
+    ("extract", "value"),
+    [("auto", 1), ("boxed", 1), ("hash", 0), ("answer", 0), ("formula", 0), ("number", 0)],
 )
 def test_where_to_look(score: Score, extract: str, value: float) -> None:
     text = "\\boxed{1}\n#### 2\nAnswer: 3\nand 4"
@@ -133,11 +172,20 @@ def test_where_to_look(score: Score, extract: str, value: float) -> None:
     )
 
 
+def test_a_reference_that_cannot_be_read_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = "\\sqrt{x^{2}+" + "+".join(f"\\frac{{{n}}}{{x}}" for n in range(20)) + "}"
+    monkeypatch.setitem(EXACT.__globals__, "_SECONDS", 0.001)
+    with pytest.raises(ValueError, match=r"takes more than 0\.001 s to read"):
+        exact("\\boxed{5}", truth)
+    monkeypatch.undo()  # and the failure is not remembered
+    assert exact(f"\\boxed{{{truth} + 1 - 1}}", truth) == 1.0
+
+
 def test_known_misreading_a_product_without_a_sign_is_read_as_a_mixed_number() -> None:
     """latex2sympy, under math-verify, adds where a number stands directly before a bracketed fraction."""
     assert exact("\\boxed{2\\frac{1}{2}}", "2.5") == 1.0
     assert exact("\\boxed{2 \\cdot (\\frac{1}{2})}", "1") == 1.0
-    assert exact("\\boxed{2(\\frac{1}{2})}", "1") == 0.0  # should be 1; docs/rewards.md says so
+    assert exact("\\boxed{2(\\frac{1}{2})}", "1") == 0.0  # should be 1; docs/rules.md says so
 
 
 @pytest.mark.parametrize(
@@ -155,9 +203,9 @@ def test_known_misreading_a_product_without_a_sign_is_read_as_a_mixed_number() -
     ],
 )
 def test_hostile_answers_are_wrong_and_quick(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert exact(text, "5") == 0.0
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 3
 
 
 def test_agreement_with_the_labelled_gsm8k_solutions(shared_data: Path) -> None:
@@ -166,14 +214,14 @@ def test_agreement_with_the_labelled_gsm8k_solutions(shared_data: Path) -> None:
         (shared_data / "gsm8k" / "example_model_solutions_400.jsonl").read_text(encoding="utf-8").splitlines()
     )
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    agree, total, start = 0, 0, time.perf_counter()
+    agree, total, start = 0, 0, time.process_time()
     for row in rows:
         answer = row["ground_truth"].rpartition("A: ")[2]
         for entry in row.values():
             if isinstance(entry, dict):
                 total += 1
                 agree += (exact(entry["solution"], answer) == 1.0) == entry["is_correct"]
-    micros = (time.perf_counter() - start) / total * 1e6
+    micros = (time.process_time() - start) / total * 1e6
     print(f"gsm8k: {agree} of {total} verdicts agree, {micros:.0f} µs a solution")
     assert total == 1600
     assert agree == 1600

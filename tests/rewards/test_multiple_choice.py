@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import csv
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Score = Callable[..., float | None]
+
+OPTIONS = "Which is smallest?\n\nA. Monaco.\nB. Nauru.\nC. Malta.\nD. A dog."
+
+PHRASES = [
+    "{}",
+    "{}.",
+    "({})",
+    "[{}]",
+    '"{}"',
+    "**{}**",
+    "**{}.** Nauru",
+    "{}) Nauru is",
+    "{}: Nauru",
+    "{} - Nauru",
+    "\\boxed{{{}}}",
+    "$\\boxed{{\\text{{{}}}}}$",
+    "\\boxed{{({})}}",
+    "\\boxed{{{}. Nauru}}",
+    "The answer is ({}).",
+    "The answer is {}",
+    "the answer is: {}",
+    "The answer is {} because the others are wrong.",
+    "The correct answer is: **{}**",
+    "The correct answer is {}) Nauru",
+    "The best answer is **{}. Nauru**.",
+    "My answer would be {}",
+    "Therefore, the correct answer is:\n\n({}) Nauru",
+    "Final Answer: The final answer is {}. I hope it is correct.",
+    "Answer: {}",
+    "Answer: {}\n\nThe others are too large.",
+    "**Answer:** {}",
+    "### Answer\n{}",
+    "The correct option is {}",
+    "The correct choice is letter {}.",
+    "Option {} is correct.",
+    "Choice ({})",
+    "I would choose {}.",
+    "I'd go with option {}, as the first is wrong",
+    "It is ({}).",
+    "First one thing, then another.\n\n{}",
+    "{}\n\nExplanation: the others are too big.",
+    "<answer>{}</answer>",
+    "答案是{}。",
+    "正确答案：{}",
+    "正确答案是（{}）",
+    "故选：{}",
+    "我选择{}",
+]
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_phrases(score: Score, phrase: str) -> None:
+    for letter in "ABCD":
+        for answer in "ABCD":
+            value = score("multiple_choice", phrase.format(letter), prompt=OPTIONS, answer=answer)
+            assert value == float(letter == answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("b", "B"),
+        ("Answer: (b)", "B"),
+        ("答案：Ｂ", "B"),
+        ("The answer is A. Wait, no. The answer is B.", "B"),
+        ("<think>Maybe A. The answer is A.</think>\nB", "B"),
+        ("A) is wrong because it is big.\nThe answer is B", "B"),
+        ("Not (A), and C is odd.\n\\boxed{B}", "B"),
+        ("The answer is B, not A", "B"),
+        ("The answer is C, a country.", "C"),
+        ("The answer is B and here is why", "B"),
+        ("The answer is A - a city", "A"),
+        ("The answer is D. A dog.", "D"),
+    ],
+)
+def test_what_decides(score: Score, text: str, letter: str) -> None:
+    assert score("multiple_choice", text, prompt=OPTIONS, answer=letter) == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "I do not know.",
+        "The answer is A or B",
+        "The answer is A, B",
+        "The answer is either A or C",
+        "the answer is A/B",
+        "\\boxed{A, B}",
+        "(A) and (C)",
+        "A and B",
+        "A. x\nB. y",
+        OPTIONS,
+        "Nauru.",
+        "A dog.",
+        "The answer is A dog.",
+        "Answer: A dog is small.",
+        "The answer is not A",
+        "The answer is I do not know",
+        "The answer is Z",
+        "The answer is E.T. of course",
+        "\\boxed{Nauru}",
+    ],
+)
+def test_ambiguous_or_no_letter(score: Score, text: str) -> None:
+    for letter in "ABCD":
+        assert score("multiple_choice", text, prompt=OPTIONS, answer=letter) == 0.0
+
+
+def test_letters_of_the_prompt_bound_the_choice(score: Score) -> None:
+    assert score("multiple_choice", "(E)", prompt=OPTIONS, answer="E") == 0.0
+    assert score("multiple_choice", "(E)", prompt="Which one?", answer="E") == 1.0
+    assert score("multiple_choice", "not (E) but (B)", prompt=OPTIONS, answer="B") == 1.0
+
+
+def test_column(score: Score) -> None:
+    assert score("multiple_choice", "B", answer=None) is None
+    assert score("multiple_choice", "B", answer="(b)") == 1.0
+    with pytest.raises(ValueError, match="not one letter"):
+        score("multiple_choice", "B", answer="Nauru")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "answer is " * 20000,
+        "answer" + " " * 100_000,
+        "answer is (" + "(" * 100_000,
+        "\\boxed{" * 20000,
+        "(A" * 50000,
+        " \n" * 50000,
+    ],
+)
+def test_hostile_answers_are_quick(score: Score, text: str) -> None:
+    start = time.process_time()
+    assert score("multiple_choice", text, prompt=OPTIONS, answer="B") == 0.0
+    assert time.process_time() - start < 1
+
+
+def test_truthfulqa(score: Score, shared_data: Path) -> None:
+    """Every phrase with the right letter and with a wrong one; the option's text alone names no letter."""
+    with (shared_data / "truthfulqa_mc" / "truthful_qa.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 817
+    right = wrong = bare = options = 0
+    for number, row in enumerate(rows):
+        texts = dict(re.findall(r"(?m)^([A-Z])\. (.*)", row["prompt"]))
+        other = sorted(set(texts) - {row["answer"]})[number % (len(texts) - 1)]
+        phrase = PHRASES[number % len(PHRASES)]
+        asked = {"prompt": row["prompt"], "answer": row["answer"]}
+        right += score("multiple_choice", phrase.format(row["answer"]), **asked) == 1.0
+        wrong += score("multiple_choice", phrase.format(other), **asked) == 0.0
+        assert score("multiple_choice", row["prompt"], **asked) == 0.0
+        for letter, text in texts.items():
+            options += 2
+            assert score("multiple_choice", f"{letter}. {text}", **asked) == float(letter == row["answer"])
+            bare += (
+                score("multiple_choice", f"The answer is {text}", prompt=row["prompt"], answer=letter) == 0
+            )
+            bare += score("multiple_choice", text, prompt=row["prompt"], answer=letter) == 0
+    print(f"truthfulqa: right {right}, wrong {wrong} of 817; {bare} of {options} option texts name no letter")
+    assert (right, wrong, bare) == (817, 817, options)
