@@ -1,15 +1,19 @@
 """The values that pass between the parts, and the Protocols the loop talks to.
 
-Plain lists, not tensors: these cross process borders, and the largest of them (a batch of
-token ids) is small. Terms: a *prompt* is asked G times, giving a *group* of *completions*;
-scores turn a group into *advantages*; all groups of a step make one *train batch*.
+Plain lists, not tensors: these cross process borders, and the largest of them (a batch of token ids)
+is small. Routed experts, an integer per token, layer and choice, are NumPy arrays.
+Terms: a *prompt* is asked G times, giving a *group* of *completions*; scores turn a group into
+*advantages*; all groups of a step make one *train batch*.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -53,6 +57,9 @@ class Completion:
     weight_version: int
     """Version of the policy weights that sampled it."""
     seed: int
+    routed_experts: NDArray[Any] | None = field(default=None, compare=False)
+    """uint8 or uint16 [P + T - 1, L, K]: the K experts that the engine sent each fed token to in each of
+    the L MoE layers. Kept under ``grpo.replay: rollout`` alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,9 @@ class Outcome:
     detail: str = ""
     """The traceback or reason of a failure."""
     seconds: float = 0.0
+    steps: tuple[tuple[int, float], ...] = ()
+    """(end, reward) of each step, when the function returned ``steps``; the end counts the
+    characters of the completion up to it. Read under process supervision alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,11 @@ class TrainBatch:
     is on-policy, where they equal the policy's own log-probabilities."""
     ref_logprobs: list[list[float]] | None = None
     """N lists of T_i floats from the reference model; None when β = 0."""
+    token_advantages: list[list[float]] | None = None
+    """N lists of T_i floats that the loss takes in place of ``advantages``: process supervision.
+    None under outcome supervision."""
+    routed_experts: list[NDArray[Any]] | None = None
+    """N arrays [P_i + T_i - 1, L, K] of ``Completion.routed_experts``; None without them."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -131,6 +146,8 @@ class TrainBatch:
             token_weights=pick(self.token_weights),
             old_logprobs=None if self.old_logprobs is None else pick(self.old_logprobs),
             ref_logprobs=None if self.ref_logprobs is None else pick(self.ref_logprobs),
+            token_advantages=None if self.token_advantages is None else pick(self.token_advantages),
+            routed_experts=None if self.routed_experts is None else pick(self.routed_experts),
         )
 
 
@@ -193,6 +210,10 @@ class Rewards(Protocol):
 
     def collect(self) -> list[SampleScore]:
         """Wait for everything submitted; scores in (prompt, sample) order of submission."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Figures of everything collected since they were last asked for."""
         ...
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from align.algo.advantage import group_advantages
 from align.algo.reduce import token_weights
+from align.algo.step_rewards import mean_advantages
 from align.config.grpo import GrpoConfig
 from align.types import Completion, Group, SampleScore, TrainBatch
 
@@ -32,7 +33,7 @@ def step_advantages(
 
 def assemble(
     groups: Sequence[Group],
-    advantages: Sequence[float | None],
+    advantages: Sequence[float | list[float] | None],
     config: GrpoConfig,
     max_new_tokens: int,
 ) -> list[TrainBatch]:
@@ -44,7 +45,8 @@ def assemble(
 
     Args:
         groups: the step's groups.
-        advantages: one per completion, in the groups' order.
+        advantages: one per completion, in the groups' order; under process supervision a list, one
+            per token.
         config: minibatches, reduction, β.
         max_new_tokens: longest completion the sampler allows.
     """
@@ -66,18 +68,23 @@ def assemble(
 
 
 def _batch(
-    members: Sequence[tuple[Group, Completion, float]], config: GrpoConfig, max_new_tokens: int
+    members: Sequence[tuple[Group, Completion, float | list[float]]], config: GrpoConfig, max_new_tokens: int
 ) -> TrainBatch:
     lengths = [len(completion.token_ids) for _, completion, _ in members]
     weights = token_weights(lengths, config.reduction, max_new_tokens) if members else []
+    routed = [one.routed_experts for _, one, _ in members if one.routed_experts is not None]
+    per_token = [advantage for _, _, advantage in members if isinstance(advantage, list)]
     batch = TrainBatch(
         prompt_ids=[group.prompt.id for group, _, _ in members],
         prompt_tokens=[group.prompt.token_ids for group, _, _ in members],
         completion_tokens=[completion.token_ids for _, completion, _ in members],
         rollout_logprobs=[completion.logprobs for _, completion, _ in members],
-        advantages=[advantage for _, _, advantage in members],
+        advantages=[each or 0.0 for each in mean_advantages([advantage for _, _, advantage in members])],
         token_weights=weights,
+        token_advantages=per_token or None,
+        routed_experts=routed if len(routed) == len(members) and config.replay == "rollout" else None,
     )
     if config.beta > 0:
         return batch
-    return batch.select([row for row, advantage in enumerate(batch.advantages) if advantage != 0])
+    moves = batch.token_advantages or [[advantage] for advantage in batch.advantages]
+    return batch.select([row for row, each in enumerate(moves) if any(each)])

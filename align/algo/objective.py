@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from align.algo.agreement import Agreement, agreement_metrics
 from align.algo.importance import importance_weights
 from align.algo.kl import kl_estimate
-from align.algo.policy_loss import clipped_policy_loss
+from align.algo.policy_loss import policy_loss
 from align.config.grpo import GrpoConfig
 
 
@@ -30,51 +32,55 @@ class MicroBatch(NamedTuple):
     advantages_B: Tensor
     token_weights_B: Tensor
     """Weight of each token of a sequence, from the whole batch (``algo.reduce``)."""
+    token_advantages_BT: Tensor | None = None
+    """Under process supervision, in place of ``advantages_B``; 0 outside the mask."""
 
 
-def grpo_objective(batch: MicroBatch, config: GrpoConfig) -> tuple[Tensor, dict[str, float]]:
-    """Σ_i w_i Σ_t [ c_it · clipped_it + β · KL_it ]: the negated objective, to be minimised.
+class MicroBatchStats(NamedTuple):
+    """What :func:`mean_metrics` needs of one micro-batch."""
 
-    c is the truncated importance weight between engine and trainer. On-policy, π_old is the
-    policy itself, so the ratio is 1 with the right gradient.
+    sums: dict[str, float]
+    """Plain sums over tokens, which add up across micro-batches."""
+    agreement: Agreement
+
+
+def grpo_objective(batch: MicroBatch, config: GrpoConfig) -> tuple[Tensor, MicroBatchStats]:
+    """Σ_i w_i Σ_t m_it [ c_it · policy_it + β · KL_it ]: the negated objective, to be minimised.
+
+    c is the truncated importance weight between engine and trainer, m is 0 where it was rejected
+    and else 1. A rejected token still counts in the weights w. On-policy, π_old is the policy
+    itself, so the ratio is 1 with the right gradient.
 
     Returns:
-        (loss, sums): a scalar, and plain sums over tokens that add up across micro-batches and
-        become metrics in :func:`mean_metrics`.
+        (loss, stats): a scalar, and what becomes metrics in :func:`mean_metrics`.
     """
     mask = batch.mask_BT
-    weights = batch.token_weights_B[:, None] * mask
     old = batch.logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
-    policy_loss, clipped = clipped_policy_loss(
-        batch.logprobs_BT,
-        old,
-        batch.advantages_B,
-        mask,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        level=config.level,
-    )
-    correction = importance_weights(old, batch.rollout_logprobs_BT, mask, config.importance)
-    loss = (weights * correction * policy_loss).sum()
+    advantages = batch.token_advantages_BT
+    if advantages is None:
+        advantages = batch.advantages_B[:, None]
+    token_loss, clipped = policy_loss(batch.logprobs_BT, old, advantages, mask, config)
+    correction, kept, ratios = importance_weights(old, batch.rollout_logprobs_BT, mask, config.importance)
+    weights = batch.token_weights_B[:, None] * kept
+    loss = (weights * correction * token_loss).sum()
     kl_sum = 0.0
     if batch.ref_logprobs_BT is not None:
         kl = _kl(batch.logprobs_BT, batch.ref_logprobs_BT, mask, config)
         loss = loss + config.beta * (weights * kl).sum()
         kl_sum = float((kl * mask).sum().detach())
 
-    gap = ((old - batch.rollout_logprobs_BT).abs() * mask).detach()
+    gaps = (old - batch.rollout_logprobs_BT).detach()[mask]
     sums = {
         "tokens": float(mask.sum()),
         "loss": float(loss.detach()),
         "kl": kl_sum,
         "clipped": float(clipped.sum()),
         "entropy": float((batch.entropy_BT * mask).sum()),
-        "gap": float(gap.sum()),
-        "gap_max": float(gap.max()),
         "weight": float((correction * mask).sum()),
         "capped": float(((correction >= config.importance.cap) & mask).sum()),
+        "rejected": float((mask & ~kept).sum()),
     }
-    return loss, sums
+    return loss, MicroBatchStats(sums, Agreement(gaps.cpu(), ratios.cpu()))
 
 
 def _kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, config: GrpoConfig) -> Tensor:
@@ -85,17 +91,17 @@ def _kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, config: GrpoConfig
     return whole[:, None].expand_as(logprobs)
 
 
-def mean_metrics(sums: list[dict[str, float]]) -> dict[str, float]:
-    """Metrics of one optimiser step from the sums of its micro-batches."""
-    total = {name: sum(each[name] for each in sums) for name in sums[0]}
+def mean_metrics(stats: Sequence[MicroBatchStats]) -> dict[str, float]:
+    """Metrics of one optimiser step from its micro-batches, of one process or of all ranks."""
+    total = {name: sum(each.sums[name] for each in stats) for name in stats[0].sums}
     tokens = total["tokens"]
-    return {
+    return agreement_metrics([each.agreement for each in stats]) | {
         "train/loss": total["loss"],
         "train/kl": total["kl"] / tokens,
         "train/clip_share": total["clipped"] / tokens,
         "train/entropy": total["entropy"] / tokens,
-        "mismatch/logprob_mean": total["gap"] / tokens,
-        "mismatch/logprob_max": max(each["gap_max"] for each in sums),
         "mismatch/weight_mean": total["weight"] / tokens,
         "mismatch/capped_share": total["capped"] / tokens,
+        "mismatch/rejected": total["rejected"],
+        "mismatch/rejected_share": total["rejected"] / tokens,
     }

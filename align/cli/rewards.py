@@ -59,10 +59,7 @@ def try_reward(
         int, typer.Option(min=1, help="Sampling limit to assume where a row states none.")
     ] = 256,
 ) -> None:
-    """Call a reward function on a few rows, in this process, and show every outcome.
-
-    Rows recorded in a run's reward_errors.jsonl can be given with --data, to repeat a failure.
-    """
+    """Call a reward function on a few rows, in this process, and show every outcome."""
     from align.reward.registry import resolve
     from align.reward.rows import built_in_rows, read_rows
     from align.reward.score import call
@@ -79,6 +76,43 @@ def try_reward(
     console.print(f"{reward.name} ({_style(reward)}) from {reward.reference}")
     console.print(_outcome_table(samples, outcomes))
     _raise_first_failure(reward, outcomes)
+
+
+@app.command("replay")
+def replay_failure(
+    file: Annotated[Path, typer.Argument(help="A run's reward_errors.jsonl.", show_default=False)],
+    row: Annotated[int, typer.Option(help="Which line: 1 is the first, -1 the last.")] = 1,
+) -> None:
+    """Repeat a failed reward call of a run: in a fresh process, with the same sample, seed and limits.
+
+    Exit code 0 when it fails in the same way, 1 when it no longer does.
+    """
+    from align.reward.replay import read_failure, replay, reproduced
+
+    failure = read_failure(file, row)
+    sample = failure.sample
+    console.print(
+        f"term {failure.term}: {failure.reference} {dict(failure.args) or ''}".rstrip(), markup=False
+    )
+    console.print(
+        f"sample {sample.sample_index} of {sample.prompt_id}, weights {failure.weight_version}, "
+        f"limits {failure.timeout:g} s and {failure.memory_mib} MiB",
+        markup=False,
+    )
+    now = replay(failure)
+    _show("recorded", failure.recorded)
+    _show("now", now)
+    if not reproduced(failure.recorded, now):
+        console.print("it differs now")
+        raise typer.Exit(1)
+    console.print("reproduced")
+
+
+def _show(when: str, outcome: Outcome) -> None:
+    score = "" if outcome.value is None else f" {outcome.value:g}"
+    console.print(f"{when}: {outcome.kind}{score}  ({outcome.seconds:.3f} s)")
+    if outcome.detail:
+        console.print(outcome.detail, markup=False, highlight=False)
 
 
 def _outcome_table(samples: list[Sample], outcomes: list[Outcome]) -> Table:

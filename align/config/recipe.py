@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from align.config.base import Section
 from align.config.data import DataConfig, EvalConfig
 from align.config.grpo import GrpoConfig
 from align.config.optim import OptimConfig
 from align.config.policy import PolicyConfig
+from align.config.reward_model import RewardModelConfig
 from align.config.rewards import RewardsConfig
 from align.config.rollout import RolloutConfig, SyncConfig
 from align.config.run import CheckpointConfig, ClusterConfig, ReportConfig
@@ -66,6 +67,34 @@ class SftRecipe(RunRecipe):
     """Reporting."""
 
 
+class RewardModelOptimConfig(OptimConfig):
+    """The same optimiser with defaults for reward models; the paper names none."""
+
+    lr: float = Field(1e-5, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine", "step_decay"] = "cosine"
+    """``step_decay`` multiplies by ``decay_factor`` at each of ``decay_at`` (DeepSeek-V2 pre-training)."""
+    warmup_steps: int = Field(10, ge=0)
+    """Steps of linear warm-up from 0 to ``lr``."""
+
+
+class RewardModelRecipe(RunRecipe):
+    """``align rm``: reward-model training."""
+
+    kind: Literal["rm"]
+    data: DataConfig
+    """Pairs: ``chosen`` and ``rejected``, each an answer to ``prompt`` or a whole conversation; or
+    conversations with a ``score``."""
+    rm: RewardModelConfig = RewardModelConfig()
+    """Loss, epochs, batch, split."""
+    optim: RewardModelOptimConfig = RewardModelOptimConfig()
+    """Optimiser and schedule."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Saving."""
+    report: ReportConfig = ReportConfig()
+    """Reporting."""
+
+
 class GrpoRecipe(RunRecipe):
     """``align grpo``: reinforcement learning from several rewards."""
 
@@ -88,6 +117,24 @@ class GrpoRecipe(RunRecipe):
     """Saving."""
     report: ReportConfig = ReportConfig()
     """Reporting."""
+
+    @model_validator(mode="after")
+    def _async_needs_both(self) -> GrpoRecipe:
+        if self.grpo.schedule == "async" and self.cluster.residency == "scheduled":
+            raise ValueError(
+                "grpo.schedule: async has engine and trainer work at the same time, "
+                "so neither may leave the device: set cluster.residency to resident"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_need_a_sum(self) -> GrpoRecipe:
+        if self.grpo.advantage.supervision == "process" and self.rewards.combine != "weighted_sum":
+            raise ValueError(
+                "grpo.advantage.supervision: process adds up the rewards of steps: "
+                "leave rewards.combine at weighted_sum"
+            )
+        return self
 
 
 class EvalRecipe(RunRecipe):
@@ -128,9 +175,12 @@ class PipelineRecipe(Section):
         return Path(self.run_dir or f"runs/{self.name}")
 
 
-Recipe = Annotated[SftRecipe | GrpoRecipe | EvalRecipe | PipelineRecipe, Field(discriminator="kind")]
+Recipe = Annotated[
+    SftRecipe | RewardModelRecipe | GrpoRecipe | EvalRecipe | PipelineRecipe, Field(discriminator="kind")
+]
 KINDS: dict[str, type[Section]] = {
     "sft": SftRecipe,
+    "rm": RewardModelRecipe,
     "grpo": GrpoRecipe,
     "eval": EvalRecipe,
     "pipeline": PipelineRecipe,

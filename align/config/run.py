@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from align.config.base import Section
@@ -41,3 +43,5 @@ class ClusterConfig(Section):
     """Training ranks (one per GPU)."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of the trainer and of the engine, which take turns; default: all cores."""
+    residency: Literal["scheduled", "resident"] = "scheduled"
+    """In ``align grpo``: each stage has on the device only what it uses, or everything stays there."""

@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 
 from align.config.recipe import GrpoRecipe, SftRecipe
 from align.config.run import ClusterConfig
+from align.errors import ModelError
 from align.plan.memory import (
     BYTES,
     TrainState,
     kv_bytes_per_token,
     lora_parameters,
+    memory_by_stage,
     trainer_memory,
 )
-from align.plan.params import Shape
+from align.plan.params import Shape, read_shape
+from align.plan.residency import Household
+from align.plan.source import read_config
 
 GIB = 2**30
 ASSUMED_GPU_GIB = 80
@@ -42,11 +46,13 @@ class Plan:
     steps: int | None
     """None: not known before the data is read."""
     notes: list[str] = field(default_factory=list)
+    stages: dict[str, int] = field(default_factory=dict)
+    """Stage of a step → bytes on one device; empty where all kinds are there at once."""
 
     @property
     def needed(self) -> int:
-        """Bytes on one device, all kinds together."""
-        return sum(self.memory.values())
+        """Bytes on one device, in the largest stage."""
+        return max(self.stages.values()) if self.stages else sum(self.memory.values())
 
     @property
     def fits(self) -> bool:
@@ -117,6 +123,10 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
         memory["engine KV cache"] = max(0, reserved - memory["engine weights"])
     else:
         memory["engine KV cache"] = int(rollout.kv_cache_gib * GIB)
+    sizes, unknown = _reward_models(recipe)
+    if sizes:  # one after the other on a GPU; on a CPU they stay
+        memory["reward models"] = max(sizes) if device.startswith("GPU") else sum(sizes)
+    household = Household.of(recipe, "cuda" if device.startswith("GPU") else "cpu")
     room = memory["engine KV cache"] // kv_bytes_per_token(shape, engine) // length
     per_step = grpo.prompts_per_step * grpo.group_size * length
     passes = grpo.epochs * training_flops(shape, trainable, length, policy.gradient_checkpointing)
@@ -136,8 +146,24 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
             f"the KV cache holds {room} sequences of {length} tokens; "
             f"up to {rollout.max_num_seqs} are decoded at once",
             "tokens per step: if every prompt and completion had the maximum length",
+            *(f"reward model {name} is not counted: its shape is not known here" for name in unknown),
         ],
+        stages=memory_by_stage(memory, household),
     )
+
+
+def _reward_models(recipe: GrpoRecipe) -> tuple[list[int], list[str]]:
+    """Bytes of each reward model in bf16, and the names of those that cannot be read."""
+    sizes, unknown = [], []
+    for name, term in recipe.rewards.terms.items():
+        if term.model is not None:
+            try:
+                shape = read_shape(read_config(term.model))
+            except ModelError:
+                unknown.append(name)
+            else:
+                sizes.append(BYTES["bfloat16"] * (shape.total - (0 if shape.tied else shape.embedding)))
+    return sizes, unknown
 
 
 def forward_flops(shape: Shape, length: int) -> float:

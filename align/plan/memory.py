@@ -7,15 +7,36 @@ counted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from align.config.policy import Dtype, LoraConfig
 from align.plan.params import Shape
+from align.plan.residency import TABLE, Household, Part
 
 FP32 = 4
 BYTES: dict[Dtype, int] = {"bfloat16": 2, "float32": 4}
 LOGIT_TILE = (4096, 32768)
 """Positions and vocabulary entries whose logits exist at once under TRL's fused head."""
+
+
+PART: dict[str, Part] = {
+    "weights": "policy",
+    "weights (fp32 shard)": "policy",
+    "gathered layers": "policy",
+    "master weights": "optimizer",
+    "gradients": "optimizer",
+    "AdamW moments": "optimizer",
+    "activations (estimate)": "optimizer",
+    "reference": "reference",
+    "reward models": "scorers",
+    "engine weights": "engine",
+    "engine KV cache": "kv_cache",
+}
+"""Kind of memory → the part of ``align.plan.residency`` that it comes and goes with."""
+
+UPDATE_ONLY = ("gradients", "activations (estimate)")
+"""Kinds that only an update has, also where the rest of their part stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +111,21 @@ def lora_parameters(shape: Shape, lora: LoraConfig) -> int:
     if not shape.moe_layers:
         sides += 3 * (shape.hidden + shape.dense_width)
     return lora.rank * shape.layers * sides
+
+
+def memory_by_stage(memory: Mapping[str, int], household: Household) -> dict[str, int]:
+    """Bytes on one device in each stage of a step, by the scheduler's own table.
+
+    Args:
+        memory: kind → bytes, kinds as in ``PART``.
+        household: the run's parts and which of them move.
+    """
+    return {
+        stage: sum(
+            size
+            for kind, size in memory.items()
+            if PART[kind] in (TABLE[stage].uses if kind in UPDATE_ONLY else there)
+        )
+        for stage, there in household.during_a_step().items()
+        if TABLE[stage].uses & household.present
+    }

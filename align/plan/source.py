@@ -24,7 +24,8 @@ def read_config(path: str) -> dict[str, Any]:
     for place in (folder, folder / "final", folder / "model"):
         if (place / "config.json").is_file():
             return _parse((place / "config.json").read_text(encoding="utf-8"), place / "config.json")
-    known = resources.files("align.plan") / "known" / f"{path.replace('/', '--')}.json"
+    name = path.removesuffix("-Chat").replace("/", "--")  # the chat models have the base models' shapes
+    known = resources.files("align.plan") / "known" / f"{name}.json"
     if known.is_file():
         return _parse(known.read_text(encoding="utf-8"), path)
     cached = _cached_config(path)

@@ -20,6 +20,10 @@ def plan_table(plan: Plan) -> RenderableType:
     table.add_section()
     for kind, size in plan.memory.items():
         table.add_row(kind, f"{size / GIB:,.2f} GiB")
+    if plan.stages:
+        table.add_section()
+    for stage, size in plan.stages.items():
+        table.add_row(f"in stage {stage}", f"{size / GIB:,.2f} GiB")
     many = f"each of {plan.devices} devices" if plan.devices > 1 else "the device"
     table.add_row(Text(f"needed on {many}", "bold"), Text(f"{plan.needed / GIB:,.2f} GiB", "bold"))
     table.add_row(plan.device, f"{plan.device_bytes / GIB:,.2f} GiB")

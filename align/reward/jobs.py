@@ -5,28 +5,35 @@
     board.open(ticket)
     while job := board.next():
         board.done(job, outcomes)          # or board.lost(job, verdict) for a dead or stuck worker
-    ticket.scores
+    ticket.outcomes                        # complete once ticket.finished
 
-A job is one term on some samples of one group: all of them for functions that take lists or are
-coroutines, else as many as take about a quarter of a second, so that slow rewards spread over the
-workers. A job of several samples that is lost is tried again one sample at a time, so that only the
-sample at fault gets the failure.
+A job is one term on some samples of one group: as many as take about a quarter of a second, so that
+slow rewards spread over the workers. A function marked as batched always gets its whole group. Lists
+in TRL's form and coroutines stay whole while that is fast; a slow list is cut like single samples,
+slow coroutines, which run together, into one share a worker. A job of several samples that is lost is
+tried again one sample at a time, so that only the sample at fault gets the failure.
+
+Terms that a trained model computes are not on the board: ``JobBoard.modelled`` takes their outcomes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from align.reward.combine import combine
+from align.reward.combine import FAILED
 from align.reward.contract import Sample
-from align.reward.ledger import FAILED, Ledger
+from align.reward.ledger import Ledger
+from align.reward.registry import RewardFunction
 from align.reward.terms import Term
-from align.types import Outcome, SampleScore
+from align.types import Outcome
 
 JOB_SECONDS = 0.25
 """Aim for the length of a job of several samples."""
+WARY_SAMPLES = 256
+"""After a term has cost a worker, so many of its samples go singly: a job of several that is lost costs
+a second worker when the sample at fault is tried again."""
 
 
 @dataclass(slots=True)
@@ -42,13 +49,18 @@ class Ticket:
     """A smoke call: its failures are the caller's to raise; they are neither counted nor written."""
     outcomes: list[dict[str, Outcome]]
     """Per sample, by term, as they come in."""
-    scores: dict[int, SampleScore] = field(default_factory=dict)
-    """By sample, once all its outcomes are in."""
+    unfinished: int
+    """Samples that still wait for a function."""
 
     @property
     def finished(self) -> bool:
-        """Whether every sample has its score."""
-        return len(self.scores) == len(self.samples)
+        """Whether every function has answered for every sample."""
+        return self.unfinished == 0
+
+    @property
+    def modelled(self) -> list[Term]:
+        """The terms that a trained model computes."""
+        return [term for term in self.terms if term.function is None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +78,25 @@ class Job:
 
 
 class JobBoard:
-    """Open jobs, and what is known of the finished ones. One thread only, except for ``ticket``."""
+    """Open jobs, and what is known of the finished ones. One thread only, except for ``ticket``.
 
-    def __init__(self, terms: Sequence[Term], ledger: Ledger) -> None:
+    Args:
+        terms: all terms of the run.
+        ledger: told of failures and of every finished sample.
+        workers: processes that the jobs are spread over.
+    """
+
+    def __init__(self, terms: Sequence[Term], ledger: Ledger, *, workers: int = 1) -> None:
         self._terms = terms
         self._ledger = ledger
+        self._workers = workers
         self._waiting: deque[Job] = deque()
         self._pace: dict[str, float] = {}
         """Seconds a sample takes, by term: a running mean."""
+        self._wary: dict[str, int] = {}
+        """Samples that still go singly, by term."""
+        self.unfinished = 0
+        """Tickets on the board whose functions have not all answered."""
 
     def ticket(self, samples: list[Sample], *, step: int, trial: bool = False) -> Ticket:
         """A ticket for the samples of one prompt.
@@ -83,15 +106,17 @@ class JobBoard:
         """
         columns = samples[0].columns if samples else {}
         inside = [term for term in self._terms if term.covers(columns)]
-        return Ticket(samples, inside, step, trial, [{} for _ in samples])
+        return Ticket(samples, inside, step, trial, [{} for _ in samples], len(samples))
 
     def open(self, ticket: Ticket) -> None:
         """Put the jobs of a ticket on the board."""
         rows = list(range(len(ticket.samples)))
+        self.unfinished += bool(rows)
         for term in ticket.terms:
-            size = self._job_size(term, len(rows))
-            chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-            self._waiting.extend(Job(ticket, term, chunk) for chunk in chunks)
+            if term.function is not None:
+                size = self._job_size(term, term.function, len(rows))
+                chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+                self._waiting.extend(Job(ticket, term, chunk) for chunk in chunks)
         for row in rows:
             self._finish(ticket, row)
 
@@ -113,19 +138,49 @@ class JobBoard:
             self._record(job, row, outcome)
 
     def lost(self, job: Job, verdict: Outcome) -> None:
-        """A worker died or got stuck over this job.
+        """A worker died, got stuck or ran out of memory over this job.
 
         Raises:
             BudgetSpent: too many samples failed.
         """
+        self._wary[job.term.name] = WARY_SAMPLES
         if len(job.rows) > 1:
             return self._again_singly(job)
         self._record(job, job.rows[0], verdict)
 
-    def _job_size(self, term: Term, samples: int) -> int:
-        if term.function.batched or term.function.awaits:
-            return max(samples, 1)
+    def modelled(self, ticket: Ticket, outcomes: Sequence[Mapping[str, Outcome]]) -> None:
+        """Add what the trained models said of a ticket's samples; after its functions have answered.
+
+        Args:
+            ticket: a finished ticket.
+            outcomes: per sample, by term.
+
+        Raises:
+            BudgetSpent: too many samples failed.
+        """
+        for sample, found, added in zip(ticket.samples, ticket.outcomes, outcomes, strict=True):
+            counted = not added or _failed(found)
+            found.update(added)
+            if ticket.trial:
+                continue
+            for term in ticket.modelled:
+                if added[term.name].kind in FAILED:
+                    self._ledger.failure(term, sample, added[term.name], weight_version=ticket.step)
+            if not counted:
+                self._ledger.count(_failed(found))
+
+    def _job_size(self, term: Term, function: RewardFunction, samples: int) -> int:
+        if function.batched and function.style.name == "native":
+            return max(samples, 1)  # the group is what it compares
         pace = self._pace.get(term.name)
+        if function.batched or function.awaits:
+            if pace is None or pace * samples <= JOB_SECONDS:
+                return max(samples, 1)
+            if function.awaits:
+                return -(-samples // self._workers)
+        elif (wary := self._wary.get(term.name, 0)) > 0:
+            self._wary[term.name] = wary - samples
+            return 1
         aim = min(JOB_SECONDS, term.timeout / 2)
         return 1 if pace is None else max(1, min(samples, int(aim / max(pace, 1e-9))))
 
@@ -136,16 +191,27 @@ class JobBoard:
         ticket = job.ticket
         ticket.outcomes[row][job.term.name] = outcome
         if outcome.kind in FAILED and not ticket.trial:
-            self._ledger.failure(job.term, ticket.samples[row], outcome, weight_version=ticket.step)
+            function = job.term.function
+            at_once = function is not None and (function.batched or function.awaits)
+            self._ledger.failure(
+                job.term,
+                ticket.samples[row],
+                outcome,
+                weight_version=ticket.step,
+                together=job.samples if at_once else (),
+            )
         self._finish(ticket, row)
 
     def _finish(self, ticket: Ticket, row: int) -> None:
-        if len(ticket.outcomes[row]) < len(ticket.terms):
+        """Settle a sample once the last of its functions has answered."""
+        outcomes = ticket.outcomes[row]
+        if len(outcomes) < len(ticket.terms) - len(ticket.modelled):
             return
-        sample = ticket.samples[row]
-        score = combine(
-            ticket.terms, ticket.outcomes[row], prompt_id=sample.prompt_id, sample_index=sample.sample_index
-        )
-        ticket.scores[row] = score
-        if not ticket.trial:
-            self._ledger.count(score)
+        ticket.unfinished -= 1
+        self.unfinished -= ticket.finished
+        if not ticket.trial and (_failed(outcomes) or not ticket.modelled):
+            self._ledger.count(_failed(outcomes))
+
+
+def _failed(outcomes: Mapping[str, Outcome]) -> bool:
+    return any(outcome.kind in FAILED for outcome in outcomes.values())

@@ -2,8 +2,9 @@
 
 Return values: a number (booleans count as 0 and 1), None to abstain, or a mapping. The score of a
 mapping is its entry ``score`` or ``reward``, and its other numbers are recorded as parts; without
-such an entry every value must be a number and the score is their sum. NaN, infinities, text and
-lists of the wrong length are errors.
+such an entry every value must be a number and the score is their sum. The entry ``steps`` of a mapping
+is a list of [end, reward] for process supervision, the end in characters of the completion. NaN,
+infinities, text and lists of the wrong length are errors.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from align.reward.style import TRL
 from align.types import Outcome
 
 SCORE_KEYS = ("score", "reward")
+STEPS_KEY = "steps"
 
 
 def call(
@@ -75,11 +77,12 @@ def outcome_of(value: Any, seconds: float = 0.0) -> Outcome:
         if not isinstance(value, Mapping):
             return Outcome("ok", _number(value), seconds=seconds)
         given = next((key for key in SCORE_KEYS if key in value), None)
+        steps = _steps(value.get(STEPS_KEY) or ())
         if given is None:
-            parts = {str(name): _number(item) for name, item in value.items()}
+            parts = {str(name): _number(item) for name, item in value.items() if name != STEPS_KEY}
             if not parts:
-                raise ValueError("returned an empty mapping; return None to abstain")
-            return Outcome("ok", math.fsum(parts.values()), parts, seconds=seconds)
+                raise ValueError("returned a mapping without a score; return None to abstain")
+            return Outcome("ok", math.fsum(parts.values()), parts, seconds=seconds, steps=steps)
         if value[given] is None:
             return Outcome("abstain", seconds=seconds)
         parts = {
@@ -87,9 +90,24 @@ def outcome_of(value: Any, seconds: float = 0.0) -> Outcome:
             for name, item in value.items()
             if name != given and isinstance(_plain(item), numbers.Real)  # verl's mappings also carry notes
         }
-        return Outcome("ok", _number(value[given]), parts, seconds=seconds)
+        return Outcome("ok", _number(value[given]), parts, seconds=seconds, steps=steps)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last: a torch vector
         return Outcome("error", detail=str(error), seconds=seconds)
+
+
+def _steps(value: Any) -> tuple[tuple[int, float], ...]:
+    """Pairs (end, reward).
+
+    Raises:
+        ValueError: it is no list of such pairs.
+    """
+    try:
+        steps = tuple((int(end), _number(reward)) for end, reward in value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{STEPS_KEY} is a list of [end in characters, reward]: {error}") from error
+    if any(end < 1 for end, _ in steps):
+        raise ValueError(f"{STEPS_KEY} is a list of [end in characters, reward], each end at least 1")
+    return steps
 
 
 def _number(value: Any) -> float:

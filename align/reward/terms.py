@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from align.config.rewards import RewardsConfig
+from align.config.rewards import ConstraintConfig, RewardsConfig
 from align.errors import RewardError
+from align.reward.calibration import SavedCalibration, read_calibration
 from align.reward.contract import Sample
 from align.reward.registry import RewardFunction, resolve
 from align.reward.score import call
@@ -23,11 +24,21 @@ class Term:
     """One named reward, ready to be called."""
 
     name: str
-    function: RewardFunction
+    function: RewardFunction | None
+    """None for a term that a trained model computes."""
+    model: str | None = None
+    """The reward model, as the recipe names it; None for a function."""
     weight: float = 1.0
+    calibration: Literal["none", "saved", "quantiles", "running"] = "none"
+    saved: SavedCalibration | None = None
+    """The model's own distribution, where the calibration reads it."""
     clip: tuple[float, float] | None = None
+    """Range of the calibrated score."""
+    constraint: ConstraintConfig | None = None
     timeout: float = 10.0
     """Seconds one call may take."""
+    memory_mib: int = 2048
+    """Memory one call may take."""
     applies: Predicate | None = None
 
     def covers(self, columns: Mapping[str, Any]) -> bool:
@@ -36,28 +47,46 @@ class Term:
 
 
 def load_terms(
-    config: RewardsConfig, compile_expression: Callable[[str], Predicate], *, file: str | Path | None = None
+    config: RewardsConfig,
+    compile_expression: Callable[[str], Predicate],
+    *,
+    find_model: Callable[[str], str] = str,
+    file: str | Path | None = None,
 ) -> list[Term]:
     """Resolve every term of a recipe.
 
     Args:
         config: the section ``rewards``.
         compile_expression: turns the text of ``where`` into a predicate.
+        find_model: from a model as the recipe names it to its directory; read for its calibration.
         file: the recipe, for messages.
 
     Raises:
-        RewardError: a function cannot be found, imported or called with its arguments.
+        RewardError: a function cannot be found, imported or called with its arguments, or a model
+            lacks the calibration that its term asks for.
+        ModelError: from ``find_model``.
     """
     terms = []
     for name, term in config.terms.items():
-        function = resolve(term.function, term.args, file=file, key=f"rewards.terms.{name}.function")
+        key = f"rewards.terms.{name}"
+        function, saved = None, None
+        if term.function is not None:
+            function = resolve(term.function, term.args, file=file, key=f"{key}.function")
+        if term.model is not None and term.calibration in {"saved", "quantiles"}:
+            saved = read_calibration(find_model(term.model), key=f"{key}.calibration")
+        own_limit = function.timeout if function else None
         terms.append(
             Term(
                 name=name,
                 function=function,
+                model=term.model,
                 weight=term.weight,
+                calibration=term.calibration,
+                saved=saved,
                 clip=term.clip,
-                timeout=term.timeout or function.timeout or config.timeout,
+                constraint=term.constraint,
+                timeout=term.timeout or own_limit or config.timeout,
+                memory_mib=term.memory_mib or config.memory_mib,
                 applies=compile_expression(term.where) if term.where else None,
             )
         )
@@ -83,12 +112,14 @@ def probes(prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[Sample]:
 
 
 def smoke(terms: Sequence[Term], samples: Sequence[Sample]) -> None:
-    """Call every term once, in this process, so that a broken one fails before any engine starts.
+    """Call every function once, in this process, so that a broken one fails before any engine starts.
 
     Raises:
         RewardError: a term raised, took too long or returned something that is no score.
     """
     for term in terms:
+        if term.function is None:
+            continue
         scope = [sample for sample in samples if term.covers(sample.columns)]
         outcomes = call(term.function, scope, timeout=term.timeout)
         check_smoke(term, scope, outcomes)
@@ -102,11 +133,16 @@ def check_smoke(term: Term, samples: Sequence[Sample], outcomes: Sequence[Outcom
     """
     for sample, outcome in zip(samples, outcomes, strict=True):
         if outcome.kind in {"error", "timeout"}:
-            file, _, member = term.function.reference.rpartition(":")
             row = f" on row {sample.prompt_id}" if sample.prompt_id else ""
+            message = f"term {term.name!r} failed its start-up call{row}: {outcome.detail}"
+            if term.function is None:
+                raise RewardError(
+                    message,
+                    file=term.model,
+                    key=term.name,
+                    remedy="see that the model reads conversations like these, or train it again",
+                )
+            file, _, member = term.function.reference.rpartition(":")
             raise RewardError(
-                f"term {term.name!r} failed its start-up call{row}: {outcome.detail}",
-                file=file,
-                key=member,
-                remedy="mend it, and try it with `align rewards test`",
+                message, file=file, key=member, remedy="mend it, and try it with `align rewards test`"
             )

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from align.checkpoint.store import Checkpoint, CheckpointStore
-from align.cluster.placement import cluster
+from align.cluster.memory import take_together
+from align.cluster.placement import Placement, cluster
 from align.cluster.policy_actor import PolicyClient
-from align.cluster.reward_worker import RewardPool
+from align.cluster.residency import Mover, Residency
+from align.cluster.reward_pool import RewardPool
 from align.cluster.rollout_actor import RolloutClient
+from align.cluster.scorer_actor import ScorerClient, start_scorers
 from align.cluster.weight_sync import WeightSync
 from align.config.recipe import GrpoRecipe
 from align.dataset.chat import set_template
 from align.dataset.expression import compile_expression
 from align.dataset.prompts import PromptSampler, load_eval_prompts, load_prompts
 from align.model.hub import reach_hub
-from align.model.load import load_tokenizer, resolve_model
+from align.model.load import load_config, load_tokenizer, resolve_model
+from align.model.router_replay import check_replay
+from align.model.scorer import ScorerFiles, open_scorers
+from align.plan.residency import Household, Part
 from align.report.reporter import Reporter
 from align.report.run_directory import RunDirectory
 from align.report.timing import StageClock
 from align.reward.terms import load_terms, probes, smoke
 from align.train.evaluate import check_metrics, evaluate
-from align.train.grpo import Parts, grpo
+from align.train.grpo import grpo
+from align.train.grpo_async import grpo_async
 from align.train.interrupt import StopRequest
+from align.train.last_step import LastStep
+from align.train.marks import Marks
+from align.train.parts import Parts
 from align.types import Prompt, StepStats
 
 
@@ -39,6 +50,8 @@ class Prepared:
     model: str
     chat_template: str
     probe: list[int]
+    scorers: dict[str, ScorerFiles]
+    decode: Callable[[Sequence[int]], str]
 
 
 def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
@@ -48,9 +61,11 @@ def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
         AlignError: whichever of them is wrong, naming file, key and remedy.
     """
     reach_hub(recipe.policy.path, file=file)
+    check_replay(load_config(recipe.policy), recipe.grpo.replay, file=file)
     tokenizer = load_tokenizer(recipe.policy)
     set_template(tokenizer, recipe.policy.chat_template)
-    terms = load_terms(recipe.rewards, _predicates(file), file=file)
+    scorers = open_scorers(recipe.rewards, file=file)
+    terms = load_terms(recipe.rewards, _predicates(file), find_model=resolve_model, file=file)
     prompts = load_prompts(recipe.data, tokenizer, recipe.grpo, file=file)
     smoke(terms, probes(_one_of_each_part(prompts), max_new_tokens=recipe.rollout.max_new_tokens))
     eval_prompts = load_eval_prompts(recipe.eval, tokenizer, file=file)
@@ -61,6 +76,8 @@ def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
         model=resolve_model(recipe.policy.path),
         chat_template=str(tokenizer.chat_template),
         probe=_probe(prompts, recipe.sync.probe_tokens),
+        scorers=scorers,
+        decode=partial(tokenizer.decode, skip_special_tokens=True),
     )
 
 
@@ -108,15 +125,23 @@ def run_grpo(recipe: GrpoRecipe, *, file: Path, resume: bool = False) -> Path:
 
 def _loop(recipe: GrpoRecipe, job: Job, store: CheckpointStore, start: int, stack: ExitStack) -> None:
     stop = stack.enter_context(StopRequest())
+    steps = stack.enter_context(LastStep(job, store, start))
     last, evaluate_every = recipe.grpo.steps, recipe.eval.every
-    for step in grpo(recipe, job.parts, start, job.after_step):
+    for step in _steps(recipe, job, start):
+        steps.finished(step)
         if step == last or (evaluate_every and step % evaluate_every == 0):
             job.evaluate(step)
         if step == last or step % recipe.checkpoint.every == 0 or stop.requested:
-            store.save(step, job.policy.save, job.state(step))
+            steps.save()
         if stop.requested and step < last:
             job.reporter.message(f"stopped after step {step}; continue with --resume")
             raise KeyboardInterrupt
+
+
+def _steps(recipe: GrpoRecipe, job: Job, start: int) -> Iterator[int]:
+    if recipe.grpo.schedule == "async":
+        return grpo_async(recipe, job.parts, start, job.after_step, StageClock())
+    return grpo(recipe, job.parts, start, job.after_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +152,24 @@ class Job:
     prepared: Prepared
     parts: Parts
     sampler: PromptSampler
+    marks: Marks
     policy: PolicyClient
     rollout: RolloutClient
     rewards: RewardPool
     sync: WeightSync
+    residency: Residency
     reporter: Reporter
     file: Path
 
     def after_step(self, stats: StepStats) -> None:
         """Complete a step's metrics and report it."""
-        stats.metrics |= self.rewards.metrics()
-        stats.metrics["memory/engine_gib"] = self.rollout.memory_gib()
+        stats.metrics |= self.residency.metrics() | {"memory/engine_gib": self.rollout.memory_gib()}
         self.reporter.step(stats)
 
     def evaluate(self, step: int) -> None:
         """Measure the held-out parts with the engine's present weights."""
         if self.prepared.eval_prompts:
+            self.residency.want("rollout")
             metrics, _ = evaluate(
                 self.recipe.eval, self.prepared.eval_prompts, self.rollout.answer, file=self.file
             )
@@ -150,14 +177,16 @@ class Job:
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps beside the policy."""
-        return {"step": step, "sampler": self.sampler.state(), "version": self.sync.held}
+        return {"step": step, "version": self.sync.held, **self.marks.at(step)}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue where the checkpoint ends."""
         checkpoint.verify()
+        self.residency.want("update")
         self.policy.load(checkpoint.path.resolve())
         state = checkpoint.state()
         self.sampler.restore(state["sampler"])
+        self.rewards.load_state_dict(state["rewards"])
         self.sync.version = state["version"]  # pushed once more, under the same number
 
 
@@ -170,24 +199,55 @@ def start_job(
     file: Path,
 ) -> Job:
     placement = stack.enter_context(cluster(recipe.cluster))
+    scorers = start_scorers(
+        placement, recipe.rewards, resident=recipe.cluster.residency == "resident", file=file
+    )
     rewards = RewardPool(
         recipe.rewards,
         seed=recipe.seed,
         compile_expression=_predicates(file),
         max_new_tokens=recipe.rollout.max_new_tokens,
         run_dir=run.path,
+        scorers=scorers,
+        find_model=resolve_model,
         recipe=file,
     )
     stack.callback(rewards.close)
     rewards.smoke(_one_of_each_part(prepared.prompts))
     reporter.message("starting the policy and the rollout engine")
-    # One after the other: both need all cores.
-    policy = PolicyClient.start(placement, recipe, prepared.chat_template)
-    rollout = RolloutClient.start(placement, recipe, prepared.model)
+    policy, rollout, residency = _engines(recipe, prepared, placement, list(scorers.values()))
+    reporter.message(residency.describe())
     sampler = PromptSampler(prepared.prompts, recipe.data, seed=recipe.seed)
-    sync = WeightSync(policy.actor, rollout.actor, recipe, prepared.probe)
-    parts = Parts(sampler, policy, rollout, rewards, sync, StageClock())
-    return Job(recipe, prepared, parts, sampler, policy, rollout, rewards, sync, reporter, file)
+    sync = WeightSync(policy.actor, rollout.actor, recipe, prepared.probe, residency.want)
+    marks = Marks(lambda: {"sampler": sampler.state(), "rewards": rewards.state_dict()})
+    parts = Parts(sampler, policy, rollout, rewards, sync, residency, prepared.decode, marks.note)
+    return Job(
+        recipe, prepared, parts, sampler, marks, policy, rollout, rewards, sync, residency, reporter, file
+    )
+
+
+def _engines(
+    recipe: GrpoRecipe, prepared: Prepared, placement: Placement, scorers: Sequence[ScorerClient]
+) -> tuple[PolicyClient, RolloutClient, Residency]:
+    """Policy and rollout engine, started one after the other: both need all cores, and on a GPU the
+    engine sizes itself by what is free."""
+    household = Household.of(recipe, placement.device)
+    trained: tuple[Part, ...] = ("policy", "optimizer", "reference")
+    policy = PolicyClient.start(placement, recipe, prepared.chat_template)
+    away = household.movable.intersection(trained)
+    for part in away:
+        policy.sleep(part)
+    rollout = RolloutClient.start(placement, recipe, prepared.model)
+    actors = [policy.actor, rollout.actor, *(scorer.actor for scorer in scorers)]
+    movers: dict[Part, Mover] = {"engine": rollout, "kv_cache": rollout}
+    residency = Residency(
+        household,
+        movers | dict.fromkeys(trained, policy),
+        household.present - away,
+        # Asking an engine that samples would wait for it, and under `async` it samples all the time.
+        partial(take_together, actors, placement.device) if recipe.grpo.schedule == "sync" else None,
+    )
+    return policy, rollout, residency
 
 
 def _one_of_each_part(prompts: Sequence[Prompt]) -> list[Prompt]:

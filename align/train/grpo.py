@@ -9,81 +9,70 @@ The loop knows engines only by the Protocols of ``align.types``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
 
-from align.algo.assemble import assemble, step_advantages
+from align.algo.assemble import assemble
+from align.algo.step_rewards import mean_advantages
 from align.config.recipe import GrpoRecipe
-from align.types import Group, Policy, Prompt, Rewards, Rollout, StepStats, Sync
-
-
-class Sampler(Protocol):
-    """Where prompts come from; its cursor is part of every checkpoint."""
-
-    def next(self, count: int) -> list[Prompt]: ...
-
-
-class Stages(Protocol):
-    """``with stages.stage("rollout"): …``; ``take`` gives the seconds of each since last asked."""
-
-    def stage(self, name: str) -> AbstractContextManager[Any]: ...
-    def take(self) -> dict[str, float]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Everything that the loop drives."""
-
-    sampler: Sampler
-    policy: Policy
-    rollout: Rollout
-    rewards: Rewards
-    sync: Sync
-    stages: Stages
+from align.train.experience import Experience, gather
+from align.train.parts import Parts
+from align.types import StepStats, SyncReport
 
 
 def grpo(
     recipe: GrpoRecipe, parts: Parts, start: int, after_step: Callable[[StepStats], None]
 ) -> Iterator[int]:
     """Yield the number of each finished step, from ``start`` + 1 to ``recipe.grpo.steps``."""
-    config, stage = recipe.grpo, parts.stages.stage
-    for step in range(start + 1, config.steps + 1):
-        with stage("data"):
-            prompts = parts.sampler.next(config.prompts_per_step)
-        with stage("rollout"):
-            groups = sample_and_submit(parts, prompts, config.group_size, step)
-        with stage("score"):
-            scores = parts.rewards.collect()
-        advantages = step_advantages(groups, scores, config)
-        batches = assemble(groups, advantages, config, recipe.rollout.max_new_tokens)
-        with stage("reference"):
-            for batch in batches if config.beta > 0 else []:
-                batch.ref_logprobs = parts.policy.ref_logprobs(batch)
-        if len(batches) * config.epochs > 1:  # otherwise the update is on-policy: ρ = 1
-            with stage("old"):
-                for batch in batches:
-                    batch.old_logprobs = parts.policy.logprobs(batch)
-        with stage("update"):
-            updates = [parts.policy.update(batch) for _ in range(config.epochs) for batch in batches]
-        with stage("sync"):
+    for step in range(start + 1, recipe.grpo.steps + 1):
+        experience = gather(recipe, parts, step)
+        metrics = learn(recipe, parts, experience)
+        with parts.stages.stage("sync"):
             pushed = parts.sync.push()
-        metrics = mean_of(updates) | {
+        after_step(step_stats(step, experience, metrics, pushed, parts.stages.take()))
+        yield step
+
+
+def learn(recipe: GrpoRecipe, parts: Parts, experience: Experience) -> dict[str, float]:
+    """Update the policy on one step's experience; the mean of each metric over the updates."""
+    config, policy, stage = recipe.grpo, parts.policy, parts.stages.stage
+    batches = assemble(
+        experience.trained, experience.trained_advantages, config, recipe.rollout.max_new_tokens
+    )
+    with stage("reference"):
+        for batch in batches if config.beta > 0 else []:
+            batch.ref_logprobs = policy.ref_logprobs(batch)
+    if len(batches) * config.epochs > 1:  # otherwise the update is on-policy: ρ = 1
+        with stage("old"):
+            for batch in batches:
+                batch.old_logprobs = policy.logprobs(batch)
+    with stage("update"):
+        return mean_of([policy.update(batch) for _ in range(config.epochs) for batch in batches])
+
+
+def step_stats(
+    step: int,
+    experience: Experience,
+    metrics: dict[str, float],
+    pushed: SyncReport,
+    seconds: dict[str, float],
+) -> StepStats:
+    """What the step reports."""
+    ages = [
+        pushed.version - 1 - each.weight_version for group in experience.groups for each in group.completions
+    ]
+    metrics = (
+        experience.metrics
+        | metrics
+        | {
+            "rollout/staleness": sum(ages) / len(ages),
+            "rollout/rounds": float(experience.rounds),
+            "rollout/trained_share": len(experience.trained) / len(experience.groups),
             "sync/probe_mean": pushed.probe_mean,
             "sync/probe_max": pushed.probe_max,
             "sync/version": float(pushed.version),
         }
-        after_step(StepStats(step, metrics, parts.stages.take(), groups, scores, advantages))
-        yield step
-
-
-def sample_and_submit(parts: Parts, prompts: Sequence[Prompt], group_size: int, step: int) -> list[Group]:
-    """Sample G completions per prompt; scoring of a group starts as soon as it is finished."""
-    finished: dict[str, Group] = {}
-    for group in parts.rollout.sample(prompts, group_size, step):
-        parts.rewards.submit(group)
-        finished[group.prompt.id] = group
-    return [finished[prompt.id] for prompt in prompts]
+    )
+    advantages = mean_advantages(experience.advantages)
+    return StepStats(step, metrics, seconds, experience.groups, experience.scores, advantages)
 
 
 def mean_of(updates: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -27,6 +27,8 @@ def dry_run_grpo(recipe: GrpoRecipe, *, file: Path, console: Console) -> None:
     prepared = prepare(recipe, file=file)
     console.print(_prompts(prepared))
     console.print(_terms(recipe))
+    if prepared.scorers:
+        console.print(_scorers(prepared))
     console.print(plan_table(plan_grpo(recipe, read_shape(read_config(recipe.policy.path)))))
 
 
@@ -41,7 +43,17 @@ def _prompts(prepared: Prepared) -> Table:
 
 
 def _terms(recipe: GrpoRecipe) -> Table:
-    table = Table("term", "function", "weight", "where", title="rewards", title_justify="left")
+    table = Table("term", "function or model", "weight", "where", title="rewards", title_justify="left")
     for name, term in recipe.rewards.terms.items():
-        table.add_row(name, term.function, f"{term.weight:g}", term.where or "every row")
+        weight = "multiplier" if term.constraint else f"{term.weight:g}"
+        table.add_row(name, term.function or term.model, weight, term.where or "every row")
+    return table
+
+
+def _scorers(prepared: Prepared) -> Table:
+    table = Table(
+        "term", "model", "architecture", "longest row, tokens", title="reward models", title_justify="left"
+    )
+    for name, files in prepared.scorers.items():
+        table.add_row(name, files.source, files.config.architectures[0], f"{files.max_tokens:,}")
     return table

@@ -202,7 +202,8 @@ def _check_files(stage: Stage, made: Sequence[Path]) -> None:
     if isinstance(recipe, GrpoRecipe):
         for name, term in recipe.rewards.terms.items():
             key = f"rewards.terms.{name}.function"
-            resolve_reward(term.function, term.args, file=stage.file, key=key)
+            if term.function is not None:
+                resolve_reward(term.function, term.args, file=stage.file, key=key)
     if isinstance(recipe, GrpoRecipe | EvalRecipe):
         for name, part in recipe.eval.parts.items():
             resolve_reward(part.metric, part.args, file=stage.file, key=f"eval.parts.{name}.metric")

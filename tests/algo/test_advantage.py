@@ -48,3 +48,13 @@ def test_a_lone_reward_carries_no_signal():
 def test_equal_rewards_give_exactly_zero():
     # 0.1 + 0.1 + 0.1 is not 0.3, and 1e-17 / eps must not become an advantage
     assert group_advantages([0.1, 0.1, 0.1], AdvantageConfig(eps=0.0)) == [0.0, 0.0, 0.0]
+
+
+def test_leave_one_out_is_the_group_mean_stretched():
+    # RLOO: r - mean of the others = G / (G - 1) * (r - mean of all)
+    rewards = [0.3, 1.7, -2.0, 0.9, 0.4]
+    own = group_advantages(rewards, AdvantageConfig(baseline="leave_one_out", scale="none"))
+    mean = group_advantages(rewards, AdvantageConfig(scale="none"))
+    others = [(sum(rewards) - reward) / 4 for reward in rewards]
+    assert own == pytest.approx([reward - other for reward, other in zip(rewards, others, strict=True)])
+    assert own == pytest.approx([value * 5 / 4 for value in mean if value is not None])

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from align.algo.assemble import assemble, step_advantages
@@ -60,3 +63,19 @@ def test_a_minibatch_without_signal_is_dropped():
     config = GrpoConfig(minibatches=2, prompts_per_step=2, beta=0.0)
     batches = assemble(groups, [1.0, -1.0, 0.0, 0.0], config, 16)
     assert [batch.prompt_ids for batch in batches] == [["a", "a"]]
+
+
+def test_routed_experts_follow_their_completion_under_rollout_replay_alone():
+    whole = group("a", [1, 2, 3])
+    routed = [
+        replace(each, routed_experts=np.full((each.sample_index, 1, 2), each.sample_index, np.uint8))
+        for each in whole.completions
+    ]
+    config = GrpoConfig(beta=0.0, replay="rollout")
+    (batch,) = assemble([Group(whole.prompt, routed)], [1.0, 0.0, -1.0], config, 16)
+    assert [int(each.max()) if each.size else None for each in batch.routed_experts] == [None, 2]
+    (last,) = batch.select([1]).routed_experts
+    assert np.array_equal(last, routed[2].routed_experts)
+    for groups, replay in (([Group(whole.prompt, routed)], "trainer"), ([whole], "rollout")):
+        (without,) = assemble(groups, [1.0, 0.0, -1.0], config.model_copy(update={"replay": replay}), 16)
+        assert without.routed_experts is None

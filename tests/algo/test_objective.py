@@ -111,10 +111,42 @@ def test_sequence_form_as_printed():
 
 def test_metrics_are_token_means():
     batch = random_batch(4)
-    _, sums = grpo_objective(batch, GrpoConfig())
-    metrics = mean_metrics([sums])
+    _, stats = grpo_objective(batch, GrpoConfig())
+    metrics = mean_metrics([stats])
     assert batch.old_logprobs_BT is not None
     gap = (batch.old_logprobs_BT - batch.rollout_logprobs_BT).abs()
     assert metrics["train/entropy"] == pytest.approx(1.0)
     assert metrics["mismatch/logprob_mean"] == pytest.approx(gap.sum().item() / sum(LENGTHS), rel=1e-5)
     assert metrics["mismatch/logprob_max"] == pytest.approx(gap.max().item(), rel=1e-5)
+
+
+def test_metrics_do_not_depend_on_the_split():
+    config = GrpoConfig(importance=ImportanceConfig(level="sequence", cap=1.1, reject_above=1.5))
+    batch = random_batch(5)
+    whole = mean_metrics([grpo_objective(batch, config)[1]])
+    stats = []
+    for rows in ([3, 0], [1], [2]):
+        part = MicroBatch(*[column[rows] if column is not None else None for column in batch])
+        stats.append(grpo_objective(part, config)[1])
+    assert mean_metrics(stats) == pytest.approx(whole, rel=1e-5)
+
+
+def test_rejected_tokens_leave_the_loss_and_are_counted():
+    batch = random_batch(6)
+    assert batch.old_logprobs_BT is not None
+    ratio = (batch.old_logprobs_BT - batch.rollout_logprobs_BT).exp()
+    bound = float(ratio[batch.mask_BT].sort().values[-3])  # two of the 13 tokens lie above
+    config = GrpoConfig(importance=ImportanceConfig(cap=bound, reject_above=bound))
+    loss, stats = grpo_objective(batch, config)
+    loss.backward()
+    rejected = (ratio > bound) & batch.mask_BT
+    assert batch.logprobs_BT.grad is not None
+    assert (batch.logprobs_BT.grad[rejected] == 0).all()
+    metrics = mean_metrics([stats])
+    assert metrics["mismatch/rejected"] == 2
+    assert metrics["mismatch/rejected_share"] == pytest.approx(2 / 13)
+    # the others are weighed as before: denominators stand before any rejection
+    plain = random_batch(6)
+    grpo_objective(plain, GrpoConfig(importance=ImportanceConfig(cap=bound)))[0].backward()
+    assert plain.logprobs_BT.grad is not None
+    assert torch.equal(batch.logprobs_BT.grad[~rejected], plain.logprobs_BT.grad[~rejected])

@@ -31,7 +31,13 @@ def test_every_key_is_shown_with_type_default_and_help(align: Callable[..., Any]
 def test_one_key_and_what_is_below_it(align: Callable[..., Any]) -> None:
     lines = align("describe", "grpo", "grpo.importance").stdout.splitlines()
     heads = [line.split("  ")[0] for line in lines if not line.startswith(" ")]
-    assert heads == ["grpo.importance", "grpo.importance.level", "grpo.importance.cap"]
+    assert heads == [
+        "grpo.importance",
+        "grpo.importance.level",
+        "grpo.importance.cap",
+        "grpo.importance.reject_above",
+        "grpo.importance.reject_below",
+    ]
 
 
 def test_a_key_as_it_stands_in_a_recipe(align: Callable[..., Any]) -> None:
@@ -43,7 +49,7 @@ def test_a_key_as_it_stands_in_a_recipe(align: Callable[..., Any]) -> None:
     ("arguments", "remedy"),
     [
         (["sfd"], "did you mean 'sft'?"),
-        (["xyz"], "name one of sft, grpo, eval, pipeline"),
+        (["xyz"], "name one of sft, rm, grpo, eval, pipeline"),
         (["grpo", "optim.rl"], "did you mean 'optim.lr'?"),
         (["grpo", "lr"], "did you mean 'optim.lr'?"),
         (["grpo", "zzzzzz"], "see `align describe grpo`"),

@@ -1,9 +1,11 @@
-"""docs/rewards.md: its recipe loads, its functions run, its commands exist, its sum is right."""
+"""docs/rewards.md: its recipes load, its functions run, its commands exist, its examples come out."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,12 @@ from typer.testing import CliRunner
 
 from align.cli.main import app
 from align.config.rewards import RewardsConfig
-from align.reward.combine import combine
+from align.reward.combine import Combination
 from align.reward.contract import Sample
+from align.reward.ledger import Ledger
 from align.reward.registry import resolve
 from align.reward.score import call
-from align.reward.terms import load_terms
+from align.reward.terms import Term, load_terms
 from align.types import Outcome
 
 
@@ -37,15 +40,19 @@ def folder(blocks: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.Mon
         assert name, body
         (tmp_path / "rewards").mkdir(exist_ok=True)
         (tmp_path / name[1]).write_text(body, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text('{"model": {"text": "It is 4."}, "target": 4}\n')
     (tmp_path / "runs" / "NAME").mkdir(parents=True)
-    (tmp_path / "runs" / "NAME" / "reward_errors.jsonl").write_text('{"completion": "one two"}\n')
-    monkeypatch.chdir(tmp_path)
+    failing = resolve("brief", {"words": "three"})  # compares a number with a text
+    book = Ledger(tmp_path / "runs" / "NAME" / "reward_errors.jsonl", budget=1, window=8, seed=1)
+    sample = Sample((), "one two", prompt_id="p/0")
+    [outcome] = call(failing, [sample])
+    book.failure(Term("brief", failing), sample, outcome, weight_version=3)
     return tmp_path
 
 
 def test_recipe_loads(blocks: dict[str, list[str]]) -> None:
-    [text] = blocks["yaml"]
+    text = blocks["yaml"][0]
     config = RewardsConfig.model_validate(yaml.safe_load(text)["rewards"])
     terms = load_terms(config, lambda where: lambda columns: "answer" in columns)
     assert [(term.name, term.weight) for term in terms] == [("answer", 1.0), ("form", 0.2), ("loops", 0.1)]
@@ -68,24 +75,57 @@ def test_functions_run(folder: Path, spec: str, style: str, scores: list[float])
 
 
 def test_commands_run(folder: Path, blocks: dict[str, list[str]]) -> None:
-    [text] = blocks["sh"]
-    for line in text.strip().splitlines():
+    for line in "".join(blocks["sh"]).strip().splitlines():
         program, *args = shlex.split(line)
         assert program == "align"
         result = CliRunner().invoke(app, args)
         assert result.exit_code == 0, f"{line}\n{result.output}"
 
 
-def test_worked_sum() -> None:
-    config = {
-        "terms": {"answer": {"function": "exact_answer"}, "form": {"function": "repetition", "weight": 0.2}}
-    }
-    terms = load_terms(RewardsConfig.model_validate(config), lambda where: lambda columns: True)
+def examples(page: str) -> Iterator[tuple[str, str]]:
+    """(recipe, table) of every worked example, in order."""
+    section = page[page.index("## How terms combine") : page.index("## Trying one")]
+    yield from re.findall(r"```yaml\n(.*?)```.*?\n(\| step \|.*?)\n\n", section, re.DOTALL)
 
-    def reward(answer: Outcome, form: Outcome) -> float | None:
-        return combine(terms, {"answer": answer, "form": form}, prompt_id="p", sample_index=0).reward
 
-    half = Outcome("ok", 0.5)
-    assert reward(Outcome("ok", 1.0), half) == pytest.approx(1.1, abs=1e-6)
-    assert reward(Outcome("abstain"), half) == pytest.approx(0.1, abs=1e-6)
-    assert reward(Outcome("ok", 1.0), Outcome("error")) is None
+def outcome(text: str) -> Outcome | None:
+    """What a cell of an example stands for; None for a row out of the term's scope."""
+    if text == "–":
+        return None
+    return Outcome(text) if text in {"abstain", "error", "timeout"} else Outcome("ok", float(text))
+
+
+def test_worked_examples(repo_root: Path, tmp_path: Path) -> None:
+    page = (repo_root / "docs" / "rewards.md").read_text(encoding="utf-8")
+    for path, body in re.findall(r"`(models/\w+/calibration.json)`:\n\n```json\n(.*?)```", page, re.DOTALL):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(body)
+    rows = 0
+    for recipe, table in examples(page):
+        config = RewardsConfig.model_validate(yaml.safe_load(recipe)["rewards"])
+        terms = load_terms(
+            config, lambda where: lambda columns: True, find_model=lambda model: str(tmp_path / model)
+        )
+        bank = Combination(terms, config.combine)
+        header, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+        cells = [dict(zip(header, line, strict=True)) for line in lines]
+        for _, step in itertools.groupby(cells, key=lambda row: row["step"]):
+            groups = [list(group) for _, group in itertools.groupby(step, key=lambda row: row["group"])]
+            before = {f"λ {name}": each.value for name, each in bank.multipliers.items()}
+            said = [
+                [
+                    {name: found for name in config.terms if (found := outcome(row[name])) is not None}
+                    for row in group
+                ]
+                for group in groups
+            ]
+            for group, rewards in zip(groups, bank.rewards(said), strict=True):
+                for row, reward in zip(group, rewards, strict=True):
+                    rows += 1
+                    if row["reward"] == "none":
+                        assert reward is None, row
+                    else:
+                        assert reward == pytest.approx(float(row["reward"]), rel=0, abs=1e-6), row
+                    shown = {name: float(text) for name, text in row.items() if name.startswith("λ ")}
+                    assert shown == pytest.approx(before, rel=0, abs=1e-6)
+    assert rows == 27  # no table was overlooked

@@ -28,6 +28,35 @@ def whole(write: Write) -> Term:
     return Term("whole", resolve(write("whole.py", "def whole(samples): return [1.0] * len(samples)\n")))
 
 
+@pytest.fixture
+def listed(write: Write) -> Term:
+    return Term("listed", resolve(write("listed.py", "def f(completions, **kwargs): return [1.0]\n")))
+
+
+@pytest.fixture
+def waiting(write: Write) -> Term:
+    return Term("waiting", resolve(write("waiting.py", "async def f(sample): return 1.0\n")))
+
+
+MODEL = Term("model", None, model="runs/rm")
+
+
+def sizes(board: JobBoard, samples: int) -> list[int]:
+    """Of the jobs that a fresh group makes."""
+    board.open(board.ticket(group(samples), step=1))
+    return [len(job.rows) for job in iter(board.next, None)]
+
+
+def paced(term: Term, seconds: float, tmp_path: Path, workers: int) -> JobBoard:
+    """A board that has seen one call of the term."""
+    board = JobBoard([term], ledger(tmp_path), workers=workers)
+    board.open(board.ticket(group(1), step=1))
+    job = board.next()
+    assert job is not None
+    board.done(job, [Outcome("ok", 1.0, seconds=seconds)])
+    return board
+
+
 def group(size: int, **columns: object) -> list[Sample]:
     return [
         Sample((), f"text {index}", columns=columns, prompt_id="p/0", sample_index=index)
@@ -80,7 +109,10 @@ def test_lists_go_whole_and_scores_wait_for_all_terms(tmp_path: Path, one: Term,
     for job in iter(board.next, None):
         board.done(job, [Outcome("ok", 10.0)])
     assert ticket.finished
-    assert [ticket.scores[row].reward for row in range(2)] == [10.0, 11.0]
+    assert [{name: each.value for name, each in row.items()} for row in ticket.outcomes] == [
+        {"whole": 0.0, "one": 10.0},
+        {"whole": 1.0, "one": 10.0},
+    ]
 
 
 def test_scope_is_asked_per_row_and_an_uncovered_row_is_finished_at_once(tmp_path: Path, one: Term) -> None:
@@ -90,7 +122,8 @@ def test_scope_is_asked_per_row_and_an_uncovered_row_is_finished_at_once(tmp_pat
     board.open(ticket)
     assert board.next() is None
     assert ticket.finished
-    assert [(score.reward, score.terms) for score in ticket.scores.values()] == [(None, {}), (None, {})]
+    assert ticket.outcomes == [{}, {}]
+    assert board.unfinished == 0
 
 
 def test_a_lost_list_is_tried_again_singly(tmp_path: Path, whole: Term) -> None:
@@ -105,7 +138,7 @@ def test_a_lost_list_is_tried_again_singly(tmp_path: Path, whole: Term) -> None:
     board.done(singles[0], [Outcome("ok", 1.0)])
     board.lost(singles[1], Outcome("timeout", detail="no answer within 10 s"))
     board.done(singles[2], [Outcome("ok", 3.0)])
-    assert [ticket.scores[row].reward for row in range(3)] == [1.0, None, 3.0]
+    assert [row["whole"].value for row in ticket.outcomes] == [1.0, None, 3.0]
     [row] = [json.loads(line) for line in (tmp_path / "run" / "reward_errors.jsonl").read_text().splitlines()]
     assert (row["kind"], row["sample_index"], row["completion"], row["weight_version"]) == (
         "timeout",
@@ -152,3 +185,66 @@ def test_budget_is_a_share_of_the_whole_window(tmp_path: Path, one: Term) -> Non
     assert "ValueError: first" in caught.value.message
     assert caught.value.exit_code == 1
     assert caught.value.key == "one"
+
+
+def test_a_slow_list_is_cut_and_a_fast_one_stays_whole(tmp_path: Path, listed: Term) -> None:
+    assert sizes(JobBoard([listed], ledger(tmp_path), workers=4), 8) == [8]  # pace unknown
+    assert sizes(paced(listed, 0.01, tmp_path, workers=4), 8) == [8]
+    assert sizes(paced(listed, 0.1, tmp_path, workers=4), 8) == [2, 2, 2, 2]
+    assert sizes(paced(listed, 1.0, tmp_path, workers=4), 3) == [1, 1, 1]
+
+
+def test_after_a_lost_worker_samples_go_singly_for_a_while(tmp_path: Path, one: Term) -> None:
+    board = paced(one, 0.001, tmp_path, workers=1)
+    assert sizes(board, 200) == [200]
+    board.open(board.ticket(group(2), step=1))
+    job = board.next()
+    assert job is not None
+    board.lost(job, Outcome("error", detail="died"))
+    assert [len(each.rows) for each in iter(board.next, None)] == [1, 1]
+    assert sizes(board, 200) == [1] * 200
+    assert sizes(board, 200) == [1] * 200  # 56 were left
+    assert sizes(board, 200) == [200]
+
+
+def test_slow_coroutines_are_shared_out_evenly(tmp_path: Path, waiting: Term) -> None:
+    assert sizes(paced(waiting, 0.001, tmp_path, workers=3), 8) == [8]
+    assert sizes(paced(waiting, 1.0, tmp_path, workers=3), 8) == [3, 3, 2]
+
+
+def test_a_batched_function_keeps_its_group_however_slow(tmp_path: Path, whole: Term) -> None:
+    assert sizes(paced(whole, 5.0, tmp_path, workers=3), 8) == [8]
+
+
+def test_models_complete_a_finished_ticket(tmp_path: Path, one: Term) -> None:
+    board = JobBoard([one, MODEL], ledger(tmp_path, budget=0.5, window=4))
+    ticket = board.ticket(group(4), step=2)
+    board.open(ticket)
+    assert board.unfinished == 1
+    for job in iter(board.next, None):
+        board.done(job, [Outcome("error", detail="boom") if job.rows == [0] else Outcome("ok", 1.0)])
+    assert (ticket.finished, board.unfinished) == (True, 0)
+    late, good = Outcome("error", detail="too long"), Outcome("ok", 2.0)
+    with pytest.raises(BudgetSpent, match="3 of the last 3 samples"):  # sample 0 is counted once
+        board.modelled(ticket, [{"model": outcome} for outcome in (late, late, late, good)])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "reward_errors.jsonl").read_text().splitlines()]
+    assert [(row["term"], row["sample_index"]) for row in rows] == [
+        ("one", 0),
+        ("model", 0),
+        ("model", 1),
+        ("model", 2),
+    ]
+
+
+def test_a_failed_list_is_recorded_with_all_its_samples(tmp_path: Path, whole: Term, one: Term) -> None:
+    board = JobBoard([whole, one], ledger(tmp_path))
+    board.open(board.ticket(group(2), step=1))
+    for job in iter(board.next, None):
+        board.done(job, [Outcome("error", detail="boom")] * len(job.rows))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "reward_errors.jsonl").read_text().splitlines()]
+    assert [(row["term"], len(row.get("together", ()))) for row in rows] == [
+        ("whole", 2),
+        ("whole", 2),
+        ("one", 0),
+        ("one", 0),
+    ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -33,13 +34,15 @@ def test_summary_by_hand() -> None:
             "reward/left_out_share": 0.5,
             "reward/a/mean": 2.0,
             "reward/a/std": 1.0,
-            "reward/a/abstain_share": 0.0,
-            "reward/a/error_share": 0.25,
-            "reward/a/timeout_share": 0.25,
+            "reward/a/ok": 2,
+            "reward/a/abstain": 0,
+            "reward/a/error": 1,
+            "reward/a/timeout": 1,
             "reward/a/seconds": 4.0,
-            "reward/b/abstain_share": 1.0,
-            "reward/b/error_share": 0.0,
-            "reward/b/timeout_share": 0.0,
+            "reward/b/ok": 0,
+            "reward/b/abstain": 2,
+            "reward/b/error": 0,
+            "reward/b/timeout": 0,
             "reward/b/seconds": 0.1,
         }
     )
@@ -64,13 +67,35 @@ def test_a_recorded_failure_reads_back_as_the_same_sample(tmp_path: Path) -> Non
         book.failure(A, sample, Outcome("error", detail="boom"), weight_version=3)
     assert read_rows(file, {}, limit=8, max_new_tokens=256) == [sample, sample]
     with pytest.raises(BudgetSpent) as caught:
-        book.count(score(0, None, a=Outcome("error", detail="boom")))
-    assert f"exact_answer --data {file}" in str(caught.value)
+        book.count(True)
+    assert f"align rewards replay {file}" in str(caught.value)
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), again.exit_code, str(again)) == (BudgetSpent, 1, str(caught.value))
 
 
 def test_no_failure_no_file(tmp_path: Path) -> None:
     book = Ledger(tmp_path / "reward_errors.jsonl", budget=0, window=1)
-    book.count(score(0, 1.0, a=Outcome("ok", 1.0)))
+    book.count(False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_window_and_the_first_failure_survive_a_checkpoint(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "a.jsonl", budget=0.5, window=4)
+    book.failure(A, Sample((), "x"), Outcome("error", detail="first\nboom"), weight_version=0)
+    for failed in (True, False, True):
+        book.count(failed)
+    again = Ledger(tmp_path / "b.jsonl", budget=0.5, window=4)
+    again.load_state_dict(json.loads(json.dumps(book.state_dict())))
+    with pytest.raises(BudgetSpent, match="3 of the last 4 samples") as caught:
+        again.count(True)
+    assert "first\nboom" in caught.value.message
+
+
+def test_a_model_failure_is_recorded_without_a_function(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "a.jsonl", budget=0, window=1)
+    term = Term("safe", None, model="runs/rm")
+    book.failure(term, Sample((), "x"), Outcome("error", detail="too long"), weight_version=0)
+    [row] = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert (row["function"], row["model"], row["args"]) == (None, "runs/rm", {})
+    with pytest.raises(BudgetSpent, match="model runs/rm, error"):
+        book.count(True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,11 +64,53 @@ def test_a_term_that_cannot_be_found_names_recipe_and_key() -> None:
         ({"a": {"function": "length", "clip": [1, -1]}}, "low < high"),
         ({"a": {"function": "length", "weight": float("inf")}}, "finite"),
         ({"a": {"function": "length", "wieght": 1}}, "Extra inputs"),
+        ({"a": {"weight": 1}}, "exactly one of function and model"),
+        ({"a": {"function": "length", "model": "rm"}}, "exactly one of function and model"),
+        ({"a": {"function": "length", "calibration": "saved"}}, "a function has none"),
+        ({"a": {"function": "length", "backend": "torch"}}, "belongs to a model term"),
+        ({"a": {"model": "rm", "args": {"n": 1}, "timeout": 3}}, "args, timeout belongs to a function"),
+        ({"a": {"model": "rm", "constraint": {"at_least": 0}, "weight": 2}}, "has no weight"),
+        ({"a": {"model": "rm", "constraint": {"at_least": 0}, "calibration": "running"}}, "mean at 0"),
+        ({"a": {"model": "rm", "constraint": {"at_least": 0, "initial": 11}}}, "must not be above max"),
+        ({"a": {"model": "rm", "constraint": {"at_least": 0}}}, "needs combine: constrained"),
     ],
 )
 def test_bad_settings_are_refused(terms: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         RewardsConfig.model_validate({"terms": terms})
+
+
+def test_constrained_needs_a_constraint() -> None:
+    with pytest.raises(ValidationError, match="needs a term with a constraint"):
+        RewardsConfig.model_validate({"combine": "constrained", "terms": {"a": {"function": "length"}}})
+
+
+def test_a_model_term_reads_the_calibration_of_the_model_found(tmp_path: Path) -> None:
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "calibration.json").write_text(
+        '{"mean": 1.0, "std": 2.0, "quantiles": {"0.5": 1.0}, "count": 3}'
+    )
+
+    def final(model: str) -> str:
+        return f"{model}/final"
+
+    path = str(tmp_path)
+    [term] = load_terms(config(safe={"model": path, "calibration": "saved"}), has, find_model=final)
+    assert (term.function, term.model) == (None, path)
+    assert term.saved is not None
+    assert (term.saved.mean, term.saved.std) == (1.0, 2.0)
+    [plain] = load_terms(config(safe={"model": "org/name"}), has, find_model=final)
+    assert plain.saved is None
+    with pytest.raises(RewardError, match="has no calibration") as caught:
+        load_terms(config(safe={"model": path, "calibration": "quantiles"}), has)
+    assert caught.value.key == "rewards.terms.safe.calibration"
+
+
+def test_memory_of_a_term_or_of_all(write: Write) -> None:
+    tree = {"terms": {"a": {"function": "length", "memory_mib": 100}, "b": {"function": "length"}}}
+    for memory, expected in (({}, [100, 2048]), ({"memory_mib": 300}, [100, 300])):
+        terms = load_terms(RewardsConfig.model_validate(tree | memory), has)
+        assert [term.memory_mib for term in terms] == expected
 
 
 def test_probes_are_two_per_prompt() -> None:
