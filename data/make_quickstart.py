@@ -1,5 +1,7 @@
 """Make the quickstart's data: maths, helpful and safety sets in data/quickstart/.
 
+Preference pairs are in a folder of their own, since the tokenizer is trained on the files beside it.
+
     python data/make_quickstart.py            # write the files
     python data/make_quickstart.py --check    # compare them with what the generator makes
 
@@ -17,6 +19,7 @@ from typing import Any
 
 from generators.helpful import make_conversations
 from generators.maths import Problem, make_problems
+from generators.preferences import helpful_pairs, safety_pairs
 from generators.safety import balanced, make_requests
 
 HERE = Path(__file__).resolve().parent
@@ -62,6 +65,8 @@ def make_files(
         "safety_sft.jsonl": safety_sft,
         "safety_prompts.jsonl": no_answer(balanced(rest, 800)),
         "safety_heldout.jsonl": no_answer(balanced(held_requests, 200)),
+        "preferences/helpful.jsonl": helpful_pairs(Random(f"{seed}/helpful_pairs"), 2400),
+        "preferences/safety.jsonl": safety_pairs(Random(f"{seed}/safety_pairs"), 1500),
     }
 
 
@@ -95,8 +100,9 @@ def main() -> int:
         return int(bool(differing))
     args.out.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
+        (args.out / name).parent.mkdir(exist_ok=True)
         (args.out / name).write_text(to_jsonl(rows), encoding="utf-8")
-        print(f"{name:24} {len(rows):6} rows {(args.out / name).stat().st_size / 1024:8.0f} KiB")
+        print(f"{name:25} {len(rows):6} rows {(args.out / name).stat().st_size / 1024:8.0f} KiB")
     return 0
 
 

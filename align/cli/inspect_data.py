@@ -36,11 +36,13 @@ def inspect_data(
       align inspect-data recipes/quickstart/grpo.yaml --rows 5
     """
     from align.config.load import load_recipe, read_tree
-    from align.config.recipe import EvalRecipe, GrpoRecipe, SftRecipe
+    from align.config.recipe import EvalRecipe, GrpoRecipe, RewardModelRecipe, SftRecipe
 
     kind = read_tree(recipe).get("kind")
     if kind == "sft":
         _show_sft(load_recipe(recipe, overrides or [], kind=SftRecipe), recipe, rows)
+    elif kind == "rm":
+        _show_pairs(load_recipe(recipe, overrides or [], kind=RewardModelRecipe), recipe)
     elif kind == "grpo":
         _show_grpo(load_recipe(recipe, overrides or [], kind=GrpoRecipe), recipe, rows)
     elif kind == "eval":
@@ -50,7 +52,7 @@ def inspect_data(
             f"a recipe of kind {kind!r} has no data of its own",
             file=recipe,
             key="kind",
-            remedy="name one of its stages' recipes (sft, grpo or eval)",
+            remedy="name one of its stages' recipes (sft, rm, grpo or eval)",
         )
 
 
@@ -77,6 +79,13 @@ def _show_sft(recipe: Any, file: Path, rows: int) -> None:
     for part in loaded.parts.values():
         for row in loaded.rows.select(part[:rows]):
             _show_sample(row["id"], tokenizer, row["input_ids"], row["assistant_masks"])
+
+
+def _show_pairs(recipe: Any, file: Path) -> None:
+    from align.train.reward_model_data import prepare
+    from align.train.reward_model_dry_run import preference_table
+
+    console.print(preference_table(prepare(recipe, file=file).summary))
 
 
 def _show_grpo(recipe: Any, file: Path, rows: int) -> None:

@@ -23,6 +23,7 @@ from align.cli.inspect_data import inspect_data
 from align.cli.plan import plan
 from align.cli.report import report
 from align.cli.rewards import app as rewards
+from align.cli.rm import rm
 from align.cli.run import run
 from align.cli.sft import sft
 from align.errors import AlignError
@@ -93,6 +94,7 @@ def align(
 _TRAIN, _LOOK = "Train and measure", "Look and prepare"
 app.command("run", rich_help_panel=_TRAIN)(run)
 app.command("sft", rich_help_panel=_TRAIN)(sft)
+app.command("rm", rich_help_panel=_TRAIN)(rm)
 app.command("grpo", rich_help_panel=_TRAIN)(grpo)
 app.command("eval", rich_help_panel=_TRAIN)(eval)
 app.command("chat", rich_help_panel=_LOOK)(chat)

@@ -17,10 +17,11 @@ def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
       align plan recipes/v2_lite_chat.yaml cluster.processes=4 'policy.lora={rank: 32}'
     """
     from align.config.load import load_recipe, read_tree
-    from align.config.recipe import GrpoRecipe, SftRecipe
+    from align.config.recipe import GrpoRecipe, RewardModelRecipe, SftRecipe
     from align.errors import RecipeError
     from align.plan.fit import plan_grpo, plan_sft
     from align.plan.params import read_shape
+    from align.plan.reward_model import plan_reward_model
     from align.plan.source import read_config
     from align.plan.table import plan_table
 
@@ -28,6 +29,9 @@ def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
     if kind == "sft":
         sft = load_recipe(recipe, overrides or [], kind=SftRecipe)
         found = plan_sft(sft, read_shape(read_config(sft.policy.path)))
+    elif kind == "rm":
+        rm = load_recipe(recipe, overrides or [], kind=RewardModelRecipe)
+        found = plan_reward_model(rm, read_shape(read_config(rm.policy.path)))
     elif kind == "grpo":
         grpo = load_recipe(recipe, overrides or [], kind=GrpoRecipe)
         found = plan_grpo(grpo, read_shape(read_config(grpo.policy.path)))
@@ -36,6 +40,6 @@ def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
             f"a recipe of kind {kind!r} trains nothing",
             file=recipe,
             key="kind",
-            remedy="name a recipe of kind sft or grpo",
+            remedy="name a recipe of kind sft, rm or grpo",
         )
     console.print(plan_table(found))

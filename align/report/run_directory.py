@@ -20,7 +20,7 @@ from align.report.environment import environment
 CHANGEABLE = frozenset(
     {
         "name", "run_dir", "report", "checkpoint", "cluster", "eval",
-        "grpo.steps", "sft.epochs", "sft.max_steps",
+        "grpo.steps", "sft.epochs", "sft.max_steps", "rm.epochs", "rm.max_steps",
     }
 )  # fmt: skip
 

@@ -36,7 +36,7 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """The command that runs it: ``sft``, ``grpo`` or ``eval``."""
+        """The command that runs it: ``sft``, ``rm``, ``grpo`` or ``eval``."""
         return str(self.recipe.kind)  # type: ignore[attr-defined]
 
     @property

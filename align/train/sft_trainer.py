@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from align.algo.router import expert_balance_loss, expert_load, peak_load
-from align.algo.schedule import lr_factor
 from align.checkpoint.store import CheckpointStore
 from align.config.recipe import SftRecipe
 from align.errors import EngineError
 from align.model.moe import RouterRecorder, find_routers
-from align.model.save import save_model
 from align.report.reporter import Reporter
 from align.train.interrupt import StopRequest
 from align.train.sft_batches import IGNORED
-from align.train.sft_optimizer import TrainerAdamW
+from align.train.stored_trainer import StoredTrainer
 from align.types import StepStats
 
 
-class PolicyTrainer(SFTTrainer):
+class PolicyTrainer(StoredTrainer, SFTTrainer):
     """One supervised fine-tuning run.
 
     Loss, loop, distribution and resuming are TRL's and Trainer's. Added: the expert-level balance
@@ -57,16 +50,14 @@ class PolicyTrainer(SFTTrainer):
         stop: StopRequest,
         **parts: Any,
     ) -> None:
-        self.optimizer: Any
-        self.lr_scheduler: Any
-        self.recipe = recipe
+        self.recipe, self.optim = recipe, recipe.optim
         self.store = store
         self.reporter = reporter
         self.routers: RouterRecorder | None = None
         if recipe.sft.balance_alpha > 0 or find_routers(model):
             self.routers = RouterRecorder(model)
         super().__init__(model=model, args=args, callbacks=[_StopWhenAsked(stop)], **parts)
-        self._mark = time.perf_counter()
+        self.mark = time.perf_counter()
 
     # --- loss -------------------------------------------------------------------------------
 
@@ -104,34 +95,6 @@ class PolicyTrainer(SFTTrainer):
     def _note(self, name: str, value: Tensor) -> None:
         self._metrics["train" if self.model.training else "eval"][name].append(value)
 
-    # --- optimiser --------------------------------------------------------------------------
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            named = (self.model if model is None else model).named_parameters()
-            optim = self.recipe.optim
-            if self.is_fsdp_enabled:  # its shards are the fp32 masters
-                trained = [p for _, p in named if p.requires_grad]
-                groups = [
-                    {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optim.weight_decay},
-                    {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-                ]
-                self.optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)
-            else:
-                self.optimizer = TrainerAdamW(named, optim)
-        return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        if self.lr_scheduler is None:
-            factor = partial(lr_factor, total_steps=num_training_steps, optim=self.recipe.optim)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        # TrainerAdamW clips inside its step; asking here would add a pass over all gradients.
-        return super()._get_grad_norm(model, grad_norm) if self.is_fsdp_enabled else None
-
     # --- metrics ----------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -162,7 +125,7 @@ class PolicyTrainer(SFTTrainer):
                 key="optim.lr",
                 remedy="lower the learning rate, then start anew or continue with --resume",
             )
-        seconds = time.perf_counter() - self._mark
+        seconds = time.perf_counter() - self.mark
         norm = logs.get("grad_norm", getattr(self.optimizer.optimizer, "grad_norm", 0.0))
         metrics = {
             "train/loss": loss,
@@ -179,50 +142,6 @@ class PolicyTrainer(SFTTrainer):
             metrics["train/balance_loss"] = means["balance_loss"]
             metrics["router/peak_load"] = means["router_peak_load"]
         reporter.step(StepStats(step, metrics, {"train": seconds}, [], [], []))
-
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-        self._mark = time.perf_counter()
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        return 0  # the estimate walks over all modules at every step; `align plan` gives a better one
-
-    def _send_telemetry(self) -> None:
-        """Nobody is told about a run."""
-
-    # --- checkpoints ------------------------------------------------------------------------
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        step = self.state.global_step
-        if self.is_world_process_zero():
-            self.store.save(step, self._write_checkpoint, {"step": step})
-        else:
-            self._write_checkpoint(None)
-        self.accelerator.wait_for_everyone()
-
-    def _write_checkpoint(self, folder: Path | None) -> None:
-        """Called on all ranks; the first one knows the folder."""
-        path = Path(broadcast_object_list([str(folder)])[0])
-        if self.is_world_process_zero():
-            if not self.is_fsdp_enabled:  # whose shards are saved below
-                self._save_weights(path)
-            self.state.save_to_json(str(path / "trainer_state.json"))
-        self._save_optimizer_and_scheduler(str(path))
-        self._save_rng_state(str(path))
-        self.accelerator.wait_for_everyone()
-
-    def _save_weights(self, path: Path) -> None:
-        if hasattr(self.model, "peft_config"):
-            self.model.save_pretrained(path)
-            self.processing_class.save_pretrained(path)
-        else:
-            save_model(self.model, self.processing_class, path)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        # Trainer matches names without insisting, so it would skip experts, which are saved one by
-        # one, in silence. The optimiser state holds every trained weight in fp32 and restores it.
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
 
 class _StopWhenAsked(TrainerCallback):

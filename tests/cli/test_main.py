@@ -21,6 +21,7 @@ from align.errors import EngineError
 COMMANDS = (
     "run",
     "sft",
+    "rm",
     "grpo",
     "eval",
     "chat",

@@ -32,11 +32,25 @@ GRPO = [
 EVAL = ["eval.max_new_tokens=24"] + [
     f"eval.parts.{name}.limit=4" for name in ("maths", "refusal", "over_refusal")
 ]
-PIPELINE = [
-    *(f"sft.{each}" for each in SFT),
-    *(f"grpo.{each}" for each in GRPO),
-    *(f"{stage}.{each}" for stage in ("before", "after") for each in EVAL),
-]
+RM = ["rm.max_steps=2"]
+
+
+def stages(**overrides: list[str]) -> list[str]:
+    """Overrides of a pipeline: ``stage.key=value``."""
+    return [f"{stage}.{each}" for stage, own in overrides.items() for each in own]
+
+
+PIPELINE = stages(sft=SFT, before=EVAL, grpo=GRPO, after=EVAL)
+TWO_STAGE = stages(
+    sft=SFT,
+    rm_helpful=RM,
+    rm_safety=RM,
+    before=EVAL,
+    reasoning=GRPO,
+    between=EVAL,
+    preference=GRPO,
+    after=EVAL,
+)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +85,7 @@ def run(work: Path) -> Run:
 @pytest.fixture(scope="session")
 def small() -> dict[str, list[str]]:
     """Overrides that shrink a command on the quickstart's recipes to seconds of computing."""
-    return {"sft": SFT, "grpo": GRPO, "eval": EVAL, "run": PIPELINE}
+    return {"sft": SFT, "rm": RM, "grpo": GRPO, "eval": EVAL, "run": PIPELINE, "two_stage": TWO_STAGE}
 
 
 @pytest.fixture(scope="session")

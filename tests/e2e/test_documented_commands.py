@@ -26,7 +26,7 @@ def test_readme_command(command: str, run, quickstart: Path, small, request):
         data = request.getfixturevalue("shared_data") / "gsm8k"
         arguments = [re.sub(r"\.\./shared/data/gsm8k", str(data), each) for each in arguments] + ["--dry-run"]
     elif "--dry-run" not in arguments:
-        arguments += small.get(arguments[0], [])
+        arguments += small.get("two_stage" if "two_stage" in command else arguments[0], [])
     done = run(*arguments, stdin="What is 7 + 5 - 4?\n")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.strip()

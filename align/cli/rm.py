@@ -1,0 +1,40 @@
+"""``align rm``: reward-model training."""
+
+from __future__ import annotations
+
+from align.cli.common import DryRun, Overrides, RecipeFile, Resume, console
+
+
+def rm(
+    recipe: RecipeFile, overrides: Overrides = None, resume: Resume = False, dry_run: DryRun = False
+) -> None:
+    """Train a reward model on preference pairs or scored conversations.
+
+    Starts from the SFT model and learns to give one number to a conversation.
+    At the end it reports accuracy, calibration and length bias on held-out
+    prompts, and leaves final/: a sequence classifier that transformers and
+    vLLM load unchanged, with calibration.json for the reward terms of GRPO.
+
+    \b
+    [bold]Examples[/]
+      align rm recipes/quickstart/rm_helpful.yaml
+      align rm recipes/smollm2_hh/rm_helpful.yaml rm.max_length=256 name=short
+      align rm recipes/v2_lite_rm_helpful.yaml --dry-run
+    """
+    from align.config.load import load_recipe
+    from align.config.recipe import RewardModelRecipe
+
+    loaded = load_recipe(recipe, overrides or [], kind=RewardModelRecipe)
+    if dry_run:
+        from align.train.reward_model_dry_run import dry_run_reward_model
+
+        dry_run_reward_model(loaded, file=recipe, console=console)
+        return
+    from align.train.reward_model import run_reward_model
+
+    run = run_reward_model(loaded, file=recipe, resume=resume)
+    console.print(
+        f"done: {run}  (reward model in {run / 'final'}, reports in {run / 'report.html'} "
+        f"and {run / 'reward_model.html'})",
+        soft_wrap=True,
+    )
