@@ -1,0 +1,25 @@
+"""Runs code that a model wrote against tests, where it can do no harm.
+
+    verdict = run_tests("def double(x): return 2 * x", ["assert double(2) == 4"])
+    verdict.passed, verdict.reason      # (1,), "passed"
+    print(protection())                 # what guards this machine
+
+How it works and what it cannot do: ``docs/sandbox.md``.
+"""
+
+from __future__ import annotations
+
+from align.reward.sandbox.client import Sandbox, protection, run_tests
+from align.reward.sandbox.verdict import REASONS, Isolation, Limits, Protection, SandboxError, Verdict
+
+__all__ = [
+    "REASONS",
+    "Isolation",
+    "Limits",
+    "Protection",
+    "Sandbox",
+    "SandboxError",
+    "Verdict",
+    "protection",
+    "run_tests",
+]
