@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 
+from align.cluster.memory import PeakMemory
 from align.cluster.placement import Placement
 from align.cluster.remote import wait
 from align.config.recipe import GrpoRecipe
+from align.model.hf_stream import adapted_tensors
+from align.model.offload import Offload
 from align.model.policy import PolicyModel
-from align.sync.arena import Arena, Manifest
+from align.plan.residency import Part
+from align.sync.manifest import Manifest
+from align.sync.transport import Place, Sender, Transport, choose_transport, open_sender
 from align.types import TrainBatch
 
 TRAINER = "training actor"
@@ -28,8 +32,12 @@ class PolicyActor:
         self, recipe: GrpoRecipe, device: str, threads: int, chat_template: str | None = None
     ) -> None:
         torch.set_num_threads(threads)
+        self.memory = PeakMemory(device)
         self.policy = PolicyModel(recipe, device=device, chat_template=chat_template)
-        self.arena = Arena(getattr(torch, recipe.rollout.dtype or recipe.policy.dtype))
+        self.offload = Offload(self.policy, device)
+        self.place = Place(ray.get_runtime_context().get_node_id(), device)
+        self.engine_dtype = getattr(torch, recipe.rollout.dtype or recipe.policy.dtype)
+        self.sender: Sender | None = None
 
     def ready(self) -> bool:
         """Answer once the model is loaded."""
@@ -42,11 +50,28 @@ class PolicyActor:
         return self.policy.ref_logprobs(batch)
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
-        return self.policy.update(batch) | {"memory/trainer_gib": peak_gib()}
+        return self.policy.update(batch) | {"memory/trainer_gib": self.memory.largest_gib()}
 
-    def publish(self, version: int) -> Manifest:
-        """Put the current weights into shared memory."""
-        return self.arena.publish(self.policy.weights(), version)
+    def connect(self, engine: Place, receivers: int) -> Transport:
+        """Choose and open the way to an engine of so many worker processes."""
+        transport = choose_transport(self.place, engine)
+        self.sender = open_sender(
+            transport,
+            self.engine_dtype,
+            self.policy.model.parameters(),
+            host=ray.util.get_node_ip_address(),
+            device=self.place.device,
+            receivers=receivers,
+        )
+        return transport
+
+    def publish(self, version: int, whole: bool) -> Manifest:
+        """Make the current weights readable for the engine: all of them, or what changed since last time."""
+        assert self.sender is not None
+        adapted = adapted_tensors(self.policy.model)
+        whole = whole or not adapted
+        pairs = self.policy.weights(changed_only=not whole)
+        return self.sender.publish(pairs, version, whole=whole, required=adapted)
 
     def probe(self, token_ids: list[int]) -> list[float]:
         return self.policy.probe(token_ids)
@@ -60,10 +85,16 @@ class PolicyActor:
     def load(self, folder: Path) -> None:
         self.policy.load(folder)
 
+    def sleep(self, part: Part) -> None:
+        self.offload.sleep(part)
+        self.memory.take_gib()
 
-def peak_gib() -> float:
-    """Largest resident size of this process so far, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    def wake(self, part: Part) -> None:
+        self.offload.wake(part)
+        self.memory.take_gib()
+
+    def take_peak_gib(self) -> float:
+        return self.memory.take_gib()
 
 
 class PolicyClient:
@@ -100,3 +131,11 @@ class PolicyClient:
     def load(self, folder: Path) -> None:
         """Continue from a checkpoint."""
         wait(self.actor.load.remote(folder), TRAINER)
+
+    def sleep(self, part: Part) -> None:
+        """Move ``policy``, ``optimizer`` or ``reference`` off a GPU."""
+        wait(self.actor.sleep.remote(part), TRAINER)
+
+    def wake(self, part: Part) -> None:
+        """Move it back."""
+        wait(self.actor.wake.remote(part), TRAINER)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import ray
 
+from align.cluster.memory import PeakMemory
 from align.cluster.placement import Placement
-from align.cluster.policy_actor import peak_gib
 from align.cluster.remote import wait
 from align.config.recipe import GrpoRecipe
+from align.model.load import load_config
+from align.plan.residency import Part
 from align.rollout.engine import Engine
-from align.sync.arena import Manifest, read
+from align.sync import arena
+from align.sync.manifest import Manifest
+from align.sync.transport import Place
 from align.types import Completion, Group, Prompt
 
 ENGINE = "rollout engine"
@@ -25,7 +28,10 @@ class RolloutActor:
     """One engine. It starts without weights; the first push fills it."""
 
     def __init__(self, recipe: GrpoRecipe, model: str, device: str) -> None:
+        self.memory = PeakMemory(device)
+        self.place = Place(ray.get_runtime_context().get_node_id(), device)
         policy = recipe.policy
+        router = getattr(load_config(policy), "moe_router_dtype", None)
         self.engine = Engine(
             model,
             recipe.rollout,
@@ -34,7 +40,10 @@ class RolloutActor:
             seed=recipe.seed,
             device=device,
             blank=True,
+            sleeps=recipe.cluster.residency == "scheduled",
+            routed_experts=recipe.grpo.replay == "rollout",
             trust_remote_code=policy.trust_remote_code,
+            overrides={"moe_router_dtype": router} if router else None,  # the trainer's gate is in fp32
         )
 
     def ready(self) -> bool:
@@ -47,15 +56,39 @@ class RolloutActor:
     def answer(self, prompts: list[Prompt], max_new_tokens: int, temperature: float) -> list[Completion]:
         return self.engine.answer(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
 
+    def where(self) -> Place:
+        """Machine and device."""
+        return self.place
+
+    def needs_all(self) -> bool:
+        """The next push must be a whole one."""
+        return not self.engine.filled
+
     def load(self, manifest: Manifest) -> None:
         """Take over published weights."""
-        self.engine.load_weights(partial(read, manifest), manifest.version)
+        self.engine.load_weights(manifest, manifest.version)
 
     def score(self, token_ids: list[int]) -> list[float]:
         return self.engine.score(token_ids)
 
+    def decode_twice(self, token_ids: list[int]) -> tuple[list[float], list[float]]:
+        return self.engine.decode_twice(token_ids)
+
+    def sleep(self, part: Part) -> None:
+        self.engine.sleep(part)
+        if part == "engine":
+            arena.release()
+        self.memory.take_gib()
+
+    def wake(self, part: Part) -> None:
+        self.engine.wake(part)
+        self.memory.take_gib()
+
+    def take_peak_gib(self) -> float:
+        return self.memory.take_gib()
+
     def memory_gib(self) -> float:
-        return peak_gib()
+        return self.memory.largest_gib()
 
 
 class RolloutClient:
@@ -86,6 +119,14 @@ class RolloutClient:
     def answer(self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float) -> list[Completion]:
         """One held-out completion per prompt."""
         return wait(self.actor.answer.remote(list(prompts), max_new_tokens, temperature), ENGINE)
+
+    def sleep(self, part: Part) -> None:
+        """Give back the memory of ``engine`` (its weights) or ``kv_cache``."""
+        wait(self.actor.sleep.remote(part), ENGINE)
+
+    def wake(self, part: Part) -> None:
+        """Make it usable again."""
+        wait(self.actor.wake.remote(part), ENGINE)
 
     def memory_gib(self) -> float:
         """Largest resident size of the engine's process so far, GiB."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from align.cluster.policy_actor import TRAINER
 from align.cluster.remote import wait
 from align.cluster.rollout_actor import ENGINE
 from align.config.recipe import GrpoRecipe
-from align.sync.verify import compare_probe
+from align.sync.verify import Agreement
 from align.types import SyncReport
 
 
@@ -20,29 +21,46 @@ class WeightSync:
     and completions sampled from then on carry the returned version.
     """
 
-    def __init__(self, policy: Any, rollout: Any, recipe: GrpoRecipe, probe: list[int]) -> None:
+    def __init__(
+        self,
+        policy: Any,
+        rollout: Any,
+        recipe: GrpoRecipe,
+        probe: list[int],
+        want: Callable[[str], None] = lambda stage: None,
+    ) -> None:
         """Args:
         policy: the PolicyActor.
         rollout: the RolloutActor.
         recipe: tolerance and types.
         probe: token ids that both sides score.
+        want: called before the weights travel (``sync``) and before the engine is asked (``verify``).
         """
         self.policy, self.rollout = policy, rollout
-        self.config = recipe.sync
+        self.every = recipe.sync.every
         types = {recipe.policy.dtype, recipe.rollout.dtype or recipe.policy.dtype}
-        self.dtype = "bfloat16" if "bfloat16" in types else "float32"
+        self.agreement = Agreement(recipe.sync, "bfloat16" if "bfloat16" in types else "float32")
         self.probe = probe
+        self.want = want
         self.version = 0
+        self._pushed = False
+        place = wait(rollout.where.remote(), ENGINE)
+        self.transport = wait(policy.connect.remote(place, recipe.rollout.tensor_parallel), TRAINER)
 
     def push(self) -> SyncReport:
-        manifest = wait(self.policy.publish.remote(self.version), TRAINER)
+        self.want("sync")
+        whole = not self._pushed or wait(self.rollout.needs_all.remote(), ENGINE)
+        manifest = wait(self.policy.publish.remote(self.version, whole), TRAINER)
         wait(self.rollout.load.remote(manifest), ENGINE)
+        self._pushed = True
         mean = largest = float("nan")
-        if self.version % self.config.every == 0:
+        if self.version % self.every == 0:
             # One after the other: two computing processes at once slow each other many times over.
             trainer = wait(self.policy.probe.remote(self.probe), TRAINER)
+            self.want("verify")
             engine = wait(self.rollout.score.remote(self.probe), ENGINE)
-            mean, largest = compare_probe(trainer, engine, self.config, self.dtype)
+            mean, largest = self.agreement.check(trainer, engine)
+            self.agreement.check_decoding(*wait(self.rollout.decode_twice.remote(self.probe), ENGINE))
         report = SyncReport(manifest.version, len(manifest.specs), manifest.nbytes, mean, largest)
         self.version += 1
         return report

@@ -6,19 +6,22 @@ once. This is what rollout engines and ``save_pretrained`` directories speak.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 from torch import Tensor
 
 
-def hf_stream(model: Any) -> Iterator[tuple[str, Tensor]]:
+def hf_stream(model: Any, *, changed_only: bool = False) -> Iterator[tuple[str, Tensor]]:
     """Yield (checkpoint name, detached tensor); views where possible, merged copies under LoRA.
 
     Args:
         model: a transformers model, or a peft model around one.
+        changed_only: only what training changes. Under LoRA: each adapted layer together with its
+            neighbours in the block, which engines fuse with it (q with k and v, gate with up).
     """
-    for name, tensor in _merged_parameters(model):
+    blocks = {_block(name) for name in adapted_tensors(model)} if changed_only else None
+    for name, tensor in _merged_parameters(model, blocks):
         if name.endswith(".experts.gate_up_proj"):
             stem = name.removesuffix("gate_up_proj")
             for index, expert in enumerate(tensor):  # [2I, H]
@@ -33,15 +36,32 @@ def hf_stream(model: Any) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def _merged_parameters(model: Any) -> Iterator[tuple[str, Tensor]]:
+def adapted_tensors(model: Any) -> set[str]:
+    """Checkpoint names of the weights that adapters are merged into; empty without LoRA."""
+    if not hasattr(model, "peft_config"):
+        return set()
+    return {f"{name}.weight" for name, module in model.get_base_model().named_modules() if _adapted(module)}
+
+
+def _adapted(module: Any) -> bool:
+    return hasattr(module, "lora_A")
+
+
+def _block(name: str) -> str:
+    """``layers.0.self_attn`` of ``layers.0.self_attn.q_proj.weight``."""
+    return name.rsplit(".", 2)[0]
+
+
+def _merged_parameters(model: Any, blocks: Set[str] | None) -> Iterator[tuple[str, Tensor]]:
     if not hasattr(model, "peft_config"):
         for name, parameter in model.named_parameters():
             yield name, parameter.detach()
         return
     base = model.get_base_model()
-    layers = {name: module for name, module in base.named_modules() if hasattr(module, "lora_A")}
+    layers = {name: module for name, module in base.named_modules() if _adapted(module)}
     for name, parameter in base.named_parameters():
-        if ".lora_" in name:
+        left_out = blocks is not None and _block(name.replace(".base_layer.", ".")) not in blocks
+        if ".lora_" in name or left_out:
             continue
         owner, _, leaf = name.rpartition(".")
         if owner.endswith(".base_layer"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from align.model.load import load_model, load_tokenizer
 from align.model.logprobs import completion_logprobs
 from align.model.lora import add_lora
 from align.model.optimizer import MasterAdamW
+from align.model.router_replay import PolicyRouting
 from align.model.save import save_model
 from align.model.shared_prefix import use_shared_prefix
+from align.seed import derive_seed
 from align.types import TrainBatch
 
 
@@ -53,20 +55,23 @@ class PolicyModel:
         use_shared_prefix(model)
         self.reference: Any = None
         if recipe.policy.lora:
-            model = add_lora(model, recipe.policy.lora)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive_seed(recipe.seed, "adapters"))
+                model = add_lora(model, recipe.policy.lora)
         elif grpo.beta > 0:
             self.reference = copy.deepcopy(model).requires_grad_(False).eval()
         self.model = model.train()
         self.optimizer = MasterAdamW(self.model.named_parameters(), recipe.optim)
+        self.routing = PolicyRouting(self.model, grpo.replay)
 
     def logprobs(self, batch: TrainBatch) -> list[list[float]]:
         """log π_θ of every completion token: N lists of T_i floats, nats."""
-        return self._score(self.model, batch)
+        return self._score(self.model, batch, self.routing.old_pass)
 
     def ref_logprobs(self, batch: TrainBatch) -> list[list[float]]:
         """log π_ref of every completion token: N lists of T_i floats, nats."""
         with self._reference() as model:
-            return self._score(model, batch)
+            return self._score(model, batch, lambda part: nullcontext())
 
     @contextmanager
     def _reference(self) -> Iterator[Any]:
@@ -76,12 +81,15 @@ class PolicyModel:
         with self.model.disable_adapter():
             yield self.model
 
-    def _score(self, model: Any, batch: TrainBatch) -> list[list[float]]:
+    def _score(
+        self, model: Any, batch: TrainBatch, routing: Callable[[TrainBatch], AbstractContextManager[Any]]
+    ) -> list[list[float]]:
         scores: list[list[float]] = [[] for _ in range(len(batch))]
         with torch.no_grad():
             for rows in self._micro_batches(batch):
                 part = batch.select(rows)
-                out = self._forward(model, part)
+                with routing(part):
+                    out = self._forward(model, part)
                 for row, logprobs, tokens in zip(rows, out.logprobs_BT, part.completion_tokens, strict=True):
                     scores[row] = logprobs[: len(tokens)].tolist()
         return scores
@@ -91,13 +99,14 @@ class PolicyModel:
         sums = []
         for rows in self._micro_batches(batch):
             part = batch.select(rows)
-            loss, each = grpo_objective(self._objective_inputs(part), self.recipe.grpo)
-            loss.backward()
+            with self.routing.update_pass(part):
+                loss, each = grpo_objective(self._objective_inputs(part), self.recipe.grpo)
+                loss.backward()
             sums.append(each)
         lr = self.recipe.optim.lr * lr_factor(self.updates, self.total_updates, self.recipe.optim)
         norm = self.optimizer.step(lr)
         self.updates += 1
-        return mean_metrics(sums) | {"train/grad_norm": norm, "train/lr": lr}
+        return mean_metrics(sums) | self.routing.metrics() | {"train/grad_norm": norm, "train/lr": lr}
 
     def _micro_batches(self, batch: TrainBatch) -> list[list[int]]:
         return packed_batches(
@@ -127,6 +136,7 @@ class PolicyModel:
             ref_logprobs_BT=padded(part.ref_logprobs),
             advantages_B=torch.tensor(part.advantages, device=self.device),
             token_weights_B=torch.tensor(part.token_weights, device=self.device),
+            token_advantages_BT=padded(part.token_advantages),
         )
 
     def probe(self, token_ids: Sequence[int]) -> list[float]:
@@ -135,9 +145,9 @@ class PolicyModel:
             out = completion_logprobs(self.model, [token_ids[:1]], [token_ids[1:]])
         return [float(value) for value in out.logprobs_BT[0]]
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The current weights under their checkpoint names."""
-        return hf_stream(self.model)
+    def weights(self, *, changed_only: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """The current weights under their checkpoint names: all, or those that training changes."""
+        return hf_stream(self.model, changed_only=changed_only)
 
     def save_model(self, folder: Path) -> None:
         """A directory that transformers and vLLM load unchanged."""

@@ -13,17 +13,23 @@ from typing import Any
 import torch._dynamo
 
 from align.config.rollout import RolloutConfig
-from align.errors import EngineError
+from align.errors import EngineError, SyncError
+from align.plan.residency import Part
+from align.rollout.absorbed import decode_twice
+from align.rollout.inplace import WeightSource
+from align.rollout.routing_capture import RoutingCapture, capture_arguments
 from align.rollout.sampling import greedy_params, group_params, probe_params
-from align.rollout.worker_extension import WeightSource
+from align.rollout.sleep import CpuSleeper, GpuSleeper, Sleeper
 from align.types import Completion, Group, Prompt
 
 
 class Engine:
     """One vLLM engine.
 
-    Usage: ``load_weights(source, version)`` whenever the policy changed, then ``sample(...)``.
-    Invariant: every completion carries the version of the weights that sampled all of it.
+    Usage: ``load_weights(source, version)`` whenever the policy changed, then ``sample(...)``. Between
+    them ``sleep(part)`` and ``wake(part)`` give the memory of weights and KV cache to others.
+    Invariant: every completion carries the version of the weights that sampled all of it, and none is
+    sampled by weights that slept and were not loaded since.
     """
 
     def __init__(
@@ -37,6 +43,8 @@ class Engine:
         device: str = "cpu",
         tokenizer: str | None = None,
         blank: bool = False,
+        sleeps: bool = False,
+        routed_experts: bool = False,
         trust_remote_code: bool = False,
         overrides: dict[str, Any] | None = None,
     ) -> None:
@@ -51,12 +59,16 @@ class Engine:
             device: ``cpu`` or ``cuda``.
             tokenizer: where the tokenizer is, when not beside the model.
             blank: start without reading weights; :meth:`load_weights` must come first.
+            sleeps: prepare for :meth:`sleep`; a CPU engine needs no preparation.
+            routed_experts: sampled completions say which experts their tokens were sent to.
             trust_remote_code: run code that comes with the model.
             overrides: keys set on the model's Hugging Face configuration.
 
         Raises:
             EngineError: vLLM refuses the model or the settings.
+            RecipeError: such an engine cannot report routed experts.
         """
+        routing = capture_arguments(device, compiled=settings.compile) if routed_experts else {}
         _prepare_environment(settings, device)
         from vllm import LLM
 
@@ -78,6 +90,8 @@ class Engine:
                 hf_overrides=overrides or {},
                 worker_extension_cls="align.rollout.worker_extension.WeightReceiver",
                 disable_log_stats=True,
+                enable_sleep_mode=sleeps and device != "cpu",
+                **routing,
                 **_device_arguments(settings, device, max_model_len),
             )
         except (ValueError, RuntimeError, NotImplementedError) as error:
@@ -88,6 +102,10 @@ class Engine:
             ) from error
         self.tokenizer: Any = self.llm.get_tokenizer()
         self._requests = 0
+        self._routing = RoutingCapture(self.llm, device) if routed_experts else None
+        self._filled = True
+        self._asleep: set[Part] = set()
+        self._sleeper: Sleeper = CpuSleeper(self.llm) if device == "cpu" else GpuSleeper(self.llm)
 
     def sample(self, prompts: Sequence[Prompt], group_size: int, step: int) -> Iterator[Group]:
         """G completions per prompt, each with a seed of its own; groups as they finish.
@@ -100,7 +118,7 @@ class Engine:
         pending: dict[str, list[Completion]] = {prompt.id: [] for prompt in prompts}
         jobs = [(prompt, index) for prompt in prompts for index in range(group_size)]
         params = [group_params(self.settings, self.seed, step, p.id, i, self._eos) for p, i in jobs]
-        for completion, prompt in self._run(jobs, params):
+        for completion, prompt in self._run(jobs, params, self._routing):
             group = pending[prompt.id]
             group.append(completion)
             if len(group) == group_size:
@@ -117,48 +135,119 @@ class Engine:
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
         """Log-probability of each token but the first under the engine's weights, in nats."""
+        self._check_ready()
         (output,) = self.llm.generate([{"prompt_token_ids": list(token_ids)}], probe_params(), use_tqdm=False)
         rows = output.prompt_logprobs
         assert rows is not None
         return [row[token].logprob for row, token in zip(rows[1:], token_ids[1:], strict=True)]
 
+    def decode_twice(self, token_ids: Sequence[int]) -> tuple[list[float], list[float]]:
+        """What decoding says of a few tokens, and what prefill says (``align.rollout.absorbed``)."""
+        self._check_ready()
+        return decode_twice(self.llm, token_ids)
+
+    @property
+    def filled(self) -> bool:
+        """It has weights; without, only a whole push can come next."""
+        return self._filled
+
     def load_weights(self, source: WeightSource, version: int) -> None:
-        """Replace the weights in place; cached prefixes of the old weights are dropped.
+        """Replace the weights in place, all or those that changed; cached prefixes are dropped.
 
         Raises:
-            EngineError: the engine refused a tensor. It must not be used afterwards.
+            SyncError: not all of the source's weights came, or not as they were published.
+            EngineError: the weights are asleep, or the engine refused a tensor and must not be used
+                afterwards.
         """
+        if "engine" in self._asleep:
+            raise EngineError("the engine's weights are asleep", remedy="wake them before the push")
+        if not (self._filled or source.whole):
+            raise EngineError("the engine has no weights yet that changes could go into")
+        self._filled = False
         try:
             self.llm.collective_rpc("load_policy_weights", args=(source,))
+        except SyncError:
+            raise
         except Exception as error:  # vLLM raises whatever a loader raises; all of it is fatal here
             raise EngineError(
                 f"the engine refused the policy's weights: {error}",
                 remedy="trainer and engine must be built from the same config.json",
             ) from error
         self.llm.reset_prefix_cache()
-        self.version = version
+        self.version, self._filled = version, True
+
+    def sleep(self, part: Part) -> None:
+        """Give memory back: ``kv_cache``, or ``engine``, the weights. What they held is lost.
+
+        Raises:
+            EngineError: the part is asleep already or not the engine's, or requests are running.
+        """
+        if part in self._asleep or part not in ("engine", "kv_cache"):
+            raise EngineError(f"the rollout engine has no {part} that is awake, so it cannot sleep")
+        # Cached prefixes must not outlive their blocks: they would read as zeros.
+        if self.llm.llm_engine.has_unfinished_requests() or not self.llm.reset_prefix_cache():
+            raise EngineError("the rollout engine cannot sleep while requests are running")
+        self._sleeper.sleep(part)
+        self._asleep.add(part)
+        self._filled = self._filled and part != "engine"
+
+    def wake(self, part: Part) -> None:
+        """Undo :meth:`sleep`; after ``engine`` a :meth:`load_weights` must come.
+
+        Raises:
+            EngineError: the part is awake already.
+        """
+        if part not in self._asleep:
+            raise EngineError(f"the rollout engine has no {part} that is asleep, so it cannot wake")
+        self._sleeper.wake(part)
+        self._asleep.remove(part)
+
+    def _check_ready(self) -> None:
+        if self._asleep:
+            raise EngineError(
+                f"the rollout engine was asked while asleep: {', '.join(sorted(self._asleep))}",
+                remedy="ask it inside a stage that uses engine and kv_cache",
+            )
+        if not self._filled:
+            raise EngineError(
+                "the rollout engine was asked after its weights slept and before new ones came",
+                remedy="push the policy's weights first",
+            )
 
     def _run(
-        self, jobs: Sequence[tuple[Prompt, int]], params: Sequence[Any]
+        self,
+        jobs: Sequence[tuple[Prompt, int]],
+        params: Sequence[Any],
+        routing: RoutingCapture | None = None,
     ) -> Iterator[tuple[Completion, Prompt]]:
+        self._check_ready()
         engine = self.llm.llm_engine
-        running: dict[str, tuple[Prompt, int, Any]] = {}
+        running: dict[str, tuple[Prompt, int, Any, str]] = {}
+        if routing:
+            routing.start()
         for (prompt, index), each in zip(jobs, params, strict=True):
             self._requests += 1
             name = str(self._requests)
-            running[name] = (prompt, index, each)
-            engine.add_request(name, {"prompt_token_ids": prompt.token_ids}, each)
+            request = engine.add_request(name, {"prompt_token_ids": prompt.token_ids}, each)
+            running[name] = (prompt, index, each, request)
         try:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        prompt, index, each = running.pop(output.request_id)
-                        yield self._completion(output.outputs[0], prompt, index, each.seed), prompt
+                        prompt, index, each, request = running.pop(output.request_id)
+                        (answer,) = output.outputs
+                        fed = len(prompt.token_ids) + len(answer.token_ids) - 1
+                        experts = routing.take(request, answer, fed) if routing else None
+                        yield self._completion(answer, prompt, index, each.seed, experts), prompt
         finally:  # an abandoned generator must not leave requests behind
             if running:
                 engine.abort_request(list(running))
+            if routing:
+                routing.stop()
 
-    def _completion(self, output: Any, prompt: Prompt, index: int, seed: int | None) -> Completion:
+    def _completion(
+        self, output: Any, prompt: Prompt, index: int, seed: int | None, routed_experts: Any
+    ) -> Completion:
         tokens = list(output.token_ids)
         logprobs = output.logprobs or []
         return Completion(
@@ -170,6 +259,7 @@ class Engine:
             finish_reason="length" if output.finish_reason == "length" else "stop",
             weight_version=self.version,
             seed=seed or 0,
+            routed_experts=routed_experts,
         )
 
     @property

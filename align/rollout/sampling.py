@@ -7,6 +7,8 @@ from typing import Any
 from align.config.rollout import RolloutConfig
 from align.seed import derive_seed
 
+LIKELIEST = 20  # tokens; vLLM gives no more by default
+
 
 def group_params(
     settings: RolloutConfig, run_seed: int, step: int, prompt_id: str, sample_index: int, eos: int
@@ -35,6 +37,16 @@ def greedy_params(max_new_tokens: int, temperature: float, run_seed: int, prompt
 def probe_params() -> Any:
     """Score a prompt; the one token that must be sampled is ignored."""
     return _params(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+
+
+def decode_probe_params(count: int) -> Any:
+    """Write that many tokens greedily and say how likely the likeliest were at each."""
+    return _params(max_tokens=count, temperature=0.0, logprobs=LIKELIEST, ignore_eos=True)
+
+
+def scored_params() -> Any:
+    """As :func:`probe_params`, with the likeliest tokens of each position."""
+    return _params(max_tokens=1, temperature=0.0, prompt_logprobs=LIKELIEST)
 
 
 def _params(**arguments: Any) -> Any:

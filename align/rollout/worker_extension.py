@@ -1,4 +1,4 @@
-"""Loading new weights into a running vLLM worker.
+"""Loading new weights into a running vLLM worker, and freeing what it holds.
 
 vLLM instantiates this class beside its own worker (``worker_extension_cls``); the methods run in
 every worker process through ``collective_rpc``.
@@ -6,31 +6,34 @@ every worker process through ``collective_rpc``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor
+from align.rollout import absorbed, sleep
+from align.rollout.inplace import InPlaceLoader, WeightSource
+from align.rollout.routing_capture import RoutingReporter
 
-WeightSource = Callable[[], Iterable[tuple[str, Tensor]]]
-"""Opens one pass over (checkpoint name, tensor) pairs; picklable, so that it reaches any worker."""
 
-
-class WeightReceiver:
-    """Mixed into vLLM's worker; ``self.model_runner`` is vLLM's."""
+class WeightReceiver(RoutingReporter):
+    """Mixed into vLLM's worker; ``self.model_runner`` and ``self.rank`` are vLLM's."""
 
     model_runner: Any
+    rank: int
+    _loader: InPlaceLoader | None = None
 
     def load_policy_weights(self, source: WeightSource) -> None:
-        """Replace every weight in place, then rebuild what vLLM derives from weights.
+        """Take over what the source has, in place.
 
-        vLLM's own reload leaves two things stale on a CPU: packed expert kernels (they are built
-        once and kept) and a tied output head (it is packed apart from the embedding).
+        Raises:
+            SyncError: not all of it came, or something derived from weights is stale.
         """
+        self._loader = self._loader or InPlaceLoader(self.model_runner)
+        self._loader.load(source, self.rank)
         model = self.model_runner.get_model()
-        for module in model.modules():
-            if hasattr(module, "w13_weight"):
-                module.quant_method.moe_kernel = None
-        self.model_runner.reload_weights(weights_iterator=source())
-        head = getattr(model, "lm_head", None)
-        if head is not None and self.model_runner.model_config.hf_text_config.tie_word_embeddings:
-            head.quant_method.process_weights_after_loading(head)
+        sleep.check_filled(model)
+        absorbed.check_absorbed(model, self.model_runner.model_config.dtype)
+
+    def free_kv_cache(self) -> None:
+        sleep.free_kv_cache(self.model_runner)
+
+    def free_weights(self) -> None:
+        sleep.free_weights(self.model_runner.get_model())

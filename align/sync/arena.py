@@ -1,125 +1,127 @@
-"""One block of shared memory that carries the policy's weights to engines on the same machine.
+"""Shared memory: one block that carries the policy's weights to engines on the same machine.
 
-The trainer casts and copies each tensor once, straight into the block; engines read views of it.
-The block is an anonymous file, so it vanishes with the processes that hold it.
+The policy's parameters move into the block and stay there, so that an optimiser step writes straight
+into what engines read, and publishing only takes digests. What has no place of its own in the policy
+(merged adapters, other types) is cast and copied once. The block is an anonymous file: it vanishes with
+the processes that hold it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import xxhash
 from torch import Tensor
 
-from align.errors import SyncError
+from align.sync.manifest import TensorSpec
+from align.sync.transport import Sender
 
 ALIGNMENT = 64  # bytes; one cache line
 
 
 @dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """Where one tensor lies."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    offset: int
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What was published: enough to read it in another process of this machine, and to check it."""
+class SharedBlock:
+    """The reading side."""
 
     path: str
-    nbytes: int
-    version: int
-    specs: tuple[TensorSpec, ...]
-    digests: tuple[int, ...]
-    """xxh3-64 of each tensor's bytes, in the order of ``specs``."""
+    size: int
+    offsets: tuple[int, ...]
+
+    def fetch(self, specs: Sequence[TensorSpec], rank: int) -> Iterator[Tensor]:
+        block = _mapped(self.path, self.size)
+        for spec, offset in zip(specs, self.offsets, strict=True):
+            yield spec.view(block[offset : offset + spec.nbytes])
 
 
-class Arena:
-    """The writing side.
-
-    Usage: ``manifest = arena.publish(hf_stream(model), version)``, any number of times.
-    Invariant: names, shapes and types are those of the first call.
-    """
+class Arena(Sender):
+    """The writing side."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        """Floating tensors are cast to ``dtype``, the type the engine holds."""
-        self.dtype = dtype
+        super().__init__(dtype)
         self._fd = -1
-        self._block = torch.empty(0, dtype=torch.uint8)
-        self._specs: tuple[TensorSpec, ...] = ()
+        self._size = 0
+        self._hosted = self._block = torch.empty(0, dtype=torch.uint8)
+        self._places: dict[str, int] = {}
 
-    def publish(self, pairs: Iterable[tuple[str, Tensor]], version: int) -> Manifest:
-        """Copy every tensor in and describe the result.
+    def host(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Move parameters of the engine's type into the block. They keep their identity and their values.
 
-        Raises:
-            SyncError: names or shapes changed since the first call.
+        Args:
+            parameters: contiguous, in main memory; views of their data taken before are cut off.
         """
-        tensors = list(pairs)
-        specs = self._layout(tensors)
-        if not self._specs:
-            self._allocate(specs)
-        elif specs != self._specs:
-            raise SyncError("the policy's tensors changed their names or shapes during the run")
-        digests = []
-        for spec, (_, tensor) in zip(specs, tensors, strict=True):
-            target = _view(self._block, spec)
-            target.copy_(tensor)
-            digests.append(_digest(target))
-        path = f"/proc/{os.getpid()}/fd/{self._fd}"
-        return Manifest(path, self._block.numel(), version, specs, tuple(digests))
+        hosted = [each for each in parameters if each.dtype == self.catalogue.dtype and each.is_contiguous()]
+        offsets = [self._reserve(each.nbytes) for each in hosted]
+        self._hosted = self._grow()
+        for parameter, offset in zip(hosted, offsets, strict=True):
+            place = self._hosted[offset : offset + parameter.nbytes].view(parameter.dtype)
+            place = place.view(parameter.shape)
+            with torch.no_grad():
+                place.copy_(parameter)
+            parameter.data = place
 
-    def _layout(self, tensors: list[tuple[str, Tensor]]) -> tuple[TensorSpec, ...]:
-        specs, offset = [], 0
-        for name, tensor in tensors:
-            dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-            nbytes = tensor.numel() * dtype.itemsize
-            specs.append(
-                TensorSpec(name, tuple(tensor.shape), str(dtype).removeprefix("torch."), offset, nbytes)
-            )
-            offset += -(-nbytes // ALIGNMENT) * ALIGNMENT
-        return tuple(specs)
+    def _place(self, tensors: list[Tensor], specs: tuple[TensorSpec, ...]) -> list[Tensor]:
+        fresh = [
+            (spec, tensor)
+            for spec, tensor in zip(specs, tensors, strict=True)
+            if self._hosted_at(tensor) is None and spec.name not in self._places
+        ]
+        for spec, _ in fresh:
+            self._places[spec.name] = self._reserve(spec.nbytes)
+        if fresh:
+            self._block = self._grow()
+        return [self._put(tensor, spec) for spec, tensor in zip(specs, tensors, strict=True)]
 
-    def _allocate(self, specs: tuple[TensorSpec, ...]) -> None:
-        size = specs[-1].offset + -(-specs[-1].nbytes // ALIGNMENT) * ALIGNMENT
-        self._fd = os.memfd_create("align-weights")
-        os.ftruncate(self._fd, size)
-        self._block = _map(f"/proc/self/fd/{self._fd}", size)
-        self._specs = specs
+    def _put(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
+        if self._hosted_at(tensor) is not None:
+            return tensor
+        offset = self._places[spec.name]
+        place = spec.view(self._block[offset : offset + spec.nbytes])
+        place.copy_(tensor)
+        return place
+
+    def _carrier(self, sent: list[Tensor], specs: tuple[TensorSpec, ...]) -> SharedBlock:
+        offsets = []
+        for tensor, spec in zip(sent, specs, strict=True):
+            place = self._hosted_at(tensor)
+            offsets.append(self._places[spec.name] if place is None else place)
+        return SharedBlock(f"/proc/{os.getpid()}/fd/{self._fd}", self._size, tuple(offsets))
+
+    def _hosted_at(self, tensor: Tensor) -> int | None:
+        """Offset in the block, when the tensor lies there as it is."""
+        offset = tensor.data_ptr() - self._hosted.data_ptr()
+        return offset if 0 <= offset < self._hosted.nbytes and tensor.is_contiguous() else None
+
+    def _reserve(self, nbytes: int) -> int:
+        offset = self._size
+        self._size += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        return offset
+
+    def _grow(self) -> Tensor:
+        """The block at its present size; earlier maps of it stay valid."""
+        if self._fd < 0:
+            self._fd = os.memfd_create("align-weights")
+        os.ftruncate(self._fd, self._size)
+        return _map(f"/proc/self/fd/{self._fd}", self._size)
 
 
-def read(manifest: Manifest) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, view) of a published block, each checked against its digest.
+_maps: dict[str, Tensor] = {}
 
-    Raises:
-        SyncError: naming the tensor whose bytes differ from what the trainer published.
-    """
-    block = _map(manifest.path, manifest.nbytes)
-    for spec, expected in zip(manifest.specs, manifest.digests, strict=True):
-        tensor = _view(block, spec)
-        if _digest(tensor) != expected:
-            raise SyncError(
-                f"checksum of {spec.name} differs between trainer and engine at version {manifest.version}",
-                remedy="the transport corrupted weights: restart from the last checkpoint with --resume",
-            )
-        yield spec.name, tensor
+
+def _mapped(path: str, size: int) -> Tensor:
+    """The block, mapped once: the first touch of every page costs more than reading it."""
+    block = _maps.get(path)
+    if block is None or block.nbytes != size:
+        _maps.clear()
+        block = _maps[path] = _map(path, size)
+    return block
+
+
+def release() -> None:
+    """Drop this process's view of the block; the next push maps it again."""
+    _maps.clear()
 
 
 def _map(path: str, size: int) -> Tensor:
     return torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
-
-
-def _view(block: Tensor, spec: TensorSpec) -> Tensor:
-    flat = block[spec.offset : spec.offset + spec.nbytes]
-    return flat.view(getattr(torch, spec.dtype)).view(spec.shape)
-
-
-def _digest(tensor: Tensor) -> int:
-    return xxhash.xxh3_64_intdigest(tensor.view(torch.uint8).numpy().data)

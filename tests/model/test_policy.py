@@ -94,3 +94,15 @@ def test_a_checkpoint_continues_exactly(tmp_path):
     second.load(tmp_path)
     assert first.update(batch) == second.update(batch)
     assert first.logprobs(batch) == second.logprobs(batch)
+
+
+def test_first_adapters_depend_on_the_seed_alone():
+    def adapters(seed: int, before: int) -> list[torch.Tensor]:
+        torch.manual_seed(before)
+        lora = {"path": str(POLICY), "init": "random", "dtype": "float32", "lora": {"rank": 2}}
+        policy = PolicyModel(recipe(seed=seed, policy=lora), device="cpu")
+        return [p.detach().clone() for name, p in policy.model.named_parameters() if "lora_A" in name]
+
+    first, again, other = adapters(0, 1), adapters(0, 2), adapters(3, 1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))

@@ -1,0 +1,61 @@
+"""Peak memory of the processes of a run, stage by stage."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from align.cluster.remote import wait
+
+_log = logging.getLogger(__name__)
+
+
+class PeakMemory:
+    """The peak of this process since it was last asked for.
+
+    On a CPU: its largest resident size (pages that processes share count in each). On a GPU: what is in
+    use on the whole device, all processes together, when it is asked; an allocator keeps what it once
+    took until a part moves, so that is the stage's peak.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._largest = 0.0
+        _reset_resident()
+
+    def take_gib(self) -> float:
+        """GiB; the next peak begins here."""
+        if self.device != "cpu":
+            free, total = torch.cuda.mem_get_info()
+            return (total - free) / 2**30
+        peak = _peak_resident_gib()
+        _reset_resident()
+        self._largest = max(self._largest, peak)
+        return peak
+
+    def largest_gib(self) -> float:
+        """Largest resident size of this process so far, GiB."""
+        return max(self._largest, _peak_resident_gib())
+
+
+def _peak_resident_gib() -> float:
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(found.group(1)) / 2**20 if found else float("nan")
+
+
+def _reset_resident() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
+    except OSError:
+        _log.debug("this system cannot reset a peak: memory of a stage is that of the whole run so far")
+
+
+def take_together(actors: Sequence[Any], device: str) -> float:
+    """Peak memory of all actors together since last asked, GiB."""
+    peaks = wait([actor.take_peak_gib.remote() for actor in actors], "training, rollout or scoring")
+    return sum(peaks) if device == "cpu" else max(peaks)

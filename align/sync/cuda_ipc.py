@@ -1,0 +1,71 @@
+"""CUDA IPC: the engine reads the policy's memory on the same GPU.
+
+Written against torch's own sharing of CUDA storages and not tried on a GPU. Memory from expandable
+segments cannot be shared: leave PYTORCH_CUDA_ALLOC_CONF without ``expandable_segments``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
+
+from align.errors import SyncError
+from align.sync.manifest import TensorSpec
+from align.sync.transport import Sender
+
+
+@dataclass(frozen=True, slots=True)
+class CudaHandles:
+    """The reading side: handles of storages, and where each tensor lies in them."""
+
+    storages: tuple[tuple[Any, tuple[Any, ...]], ...]
+    places: tuple[tuple[int, int], ...]
+    """(storage, offset in bytes) of each tensor."""
+
+    def fetch(self, specs: Sequence[TensorSpec], rank: int) -> Iterator[Tensor]:
+        if rank > 0:
+            raise SyncError(
+                "CUDA IPC reaches one GPU, the engine has several",
+                key="rollout.tensor_parallel",
+                remedy="set it to 1, or place the engine on a machine of its own",
+            )
+        opened = [rebuild(*arguments) for rebuild, arguments in self.storages]
+        for spec, (storage, offset) in zip(specs, self.places, strict=True):
+            yield spec.view(opened[storage][offset : offset + spec.nbytes])
+
+
+class CudaIpc(Sender):
+    """The writing side."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self._kept: list[Tensor] = []
+
+    def _place(self, tensors: list[Tensor], specs: tuple[TensorSpec, ...]) -> list[Tensor]:
+        self._kept = []
+        torch.cuda.ipc_collect()  # what the engine has let go since the last push
+        self._kept = [
+            tensor.to(getattr(torch, spec.dtype)).contiguous()  # the same tensor where nothing is to do
+            for tensor, spec in zip(tensors, specs, strict=True)
+        ]
+        torch.cuda.synchronize()  # the engine reads on a stream of its own
+        return self._kept
+
+    def _carrier(self, sent: list[Tensor], specs: tuple[TensorSpec, ...]) -> CudaHandles:
+        storages: dict[int, int] = {}
+        handles: list[tuple[Any, tuple[Any, ...]]] = []
+        places = []
+        for tensor in sent:
+            storage = tensor.untyped_storage()
+            start = storage.data_ptr()
+            if start not in storages:
+                storages[start] = len(handles)
+                whole = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
+                handles.append(reduce_tensor(whole))
+            places.append((storages[start], tensor.data_ptr() - start))
+        return CudaHandles(tuple(handles), tuple(places))

@@ -1,0 +1,187 @@
+"""What a push carries, and how it is known to have arrived: names, shapes and a digest of every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import xxhash
+from torch import Tensor
+
+from align.errors import SyncError
+
+Named = tuple[str, Tensor]
+
+CHECKED_AT_ONCE = 8 << 20
+"""Bytes whose digests are compared before the engine gets them: about a layer of a small model, so that
+they are still in the cache when the engine repacks them."""
+_FOLDED_AT_ONCE = 1 << 24  # words
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor of a push."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor, dtype: torch.dtype) -> TensorSpec:
+        """The spec of a tensor that travels as ``dtype``."""
+        shape = tuple(tensor.shape)
+        return cls(name, shape, str(dtype).removeprefix("torch."), tensor.numel() * dtype.itemsize)
+
+    def view(self, data: Tensor) -> Tensor:
+        """``data``, uint8 [nbytes], as this tensor."""
+        return data.view(getattr(torch, self.dtype)).view(self.shape)
+
+
+class Carrier(Protocol):
+    """The receiving end of a transport: picklable, opened in any worker process of the engine."""
+
+    def fetch(self, specs: Sequence[TensorSpec], rank: int) -> Iterator[Tensor]:
+        """Yield the tensors of ``specs`` in order; what is yielded stays valid until all are fetched."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One push: enough to read it in another process, and to check it."""
+
+    version: int
+    whole: bool
+    """Every tensor of the policy, not only those that changed since the last push."""
+    specs: tuple[TensorSpec, ...]
+    digests: tuple[int, ...]
+    """Of each tensor's bytes, in the order of ``specs``; see :func:`digest`."""
+    carrier: Carrier
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors that travel."""
+        return tuple(spec.name for spec in self.specs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that travel."""
+        return sum(spec.nbytes for spec in self.specs)
+
+    def open(self, rank: int = 0) -> Iterator[Named]:
+        """Yield (name, tensor), each checked against its digest.
+
+        Args:
+            rank: of the engine's worker process.
+
+        Raises:
+            SyncError: naming the tensor whose bytes differ from what the trainer published.
+        """
+        tensors = self.carrier.fetch(self.specs, rank)
+        expected = iter(zip(self.specs, self.digests, strict=True))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for batch in _batches(tensors):
+                for tensor, found in zip(batch, pool.map(digest, batch), strict=True):
+                    spec, wanted = next(expected)
+                    if found != wanted:
+                        raise SyncError(
+                            f"checksum of {spec.name} differs between trainer and engine at version "
+                            f"{self.version}",
+                            remedy="the transport corrupted weights: restart from the last checkpoint with "
+                            "--resume",
+                        )
+                    yield spec.name, tensor
+
+
+class Catalogue:
+    """The policy's tensors as the first push had them; every later push is held against it."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        """Floating tensors travel as ``dtype``."""
+        self.dtype = dtype
+        self._specs: dict[str, TensorSpec] = {}
+
+    def admit(self, tensors: Sequence[Named], *, whole: bool, required: Set[str]) -> tuple[TensorSpec, ...]:
+        """The specs of a push.
+
+        Args:
+            tensors: what is to be published.
+            whole: they claim to be all.
+            required: names that must be among them.
+
+        Raises:
+            SyncError: one is missing, unknown or of another shape.
+        """
+        specs = tuple(
+            TensorSpec.of(name, tensor, self.dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in tensors
+        )
+        found = {spec.name: spec for spec in specs}
+        self._specs = self._specs or (found if whole else {})
+        absent = sorted((set(self._specs) if whole else set(required)) - set(found))
+        if absent or len(found) < len(specs):
+            raise SyncError(
+                f"{len(absent)} of the policy's tensors are missing from the push, the first is {absent[0]}"
+                if absent
+                else "two of the policy's tensors have the same name",
+                remedy="trainer and engine must hold the same weights: this is a fault of the weight stream",
+            )
+        changed = [name for name, spec in found.items() if self._specs.get(name) != spec]
+        if changed:
+            raise SyncError(
+                f"the policy's tensors changed their names or shapes during the run: {changed[0]}",
+                remedy="the first push fixes them; it must be a whole one",
+            )
+        return specs
+
+
+def digest(tensor: Tensor) -> int:
+    """A checksum of a contiguous tensor's bytes.
+
+    xxh3-64 in main memory. On a GPU the sum of its words times odd numbers, modulo 2^64, which no
+    single changed word leaves as it was.
+    """
+    if tensor.device.type != "cpu":
+        return fold(tensor)
+    state = xxhash.xxh3_64()  # its update lets other threads run, the one-shot function does not
+    state.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return state.intdigest()
+
+
+def digests(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """The digest of each, on as many threads as torch has."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return tuple(pool.map(digest, tensors))
+
+
+def fold(tensor: Tensor) -> int:
+    """The digest of a tensor where it is, whatever the device."""
+    data = tensor.view(-1).view(torch.uint8)
+    if data.storage_offset() % 4:
+        data = data.clone()
+    words = data.view(torch.int32) if data.numel() % 4 == 0 else data
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for start in range(0, words.numel(), _FOLDED_AT_ONCE):
+        part = words[start : start + _FOLDED_AT_ONCE]
+        index = torch.arange(start, start + part.numel(), dtype=torch.int64, device=tensor.device)
+        total += (part.long() * (index * _ODD_STEP + 1)).sum()
+    return int(total) % 2**64
+
+
+_ODD_STEP = 0x1E3779B97F4A7C16  # even, so that index * step + 1 is odd
+
+
+def _batches(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    batch: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        batch.append(tensor)
+        size += tensor.nbytes
+        if size >= CHECKED_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,120 @@
+"""The way of the weights from a trainer to an engine: one interface, three transports.
+
+| trainer and engine | transport | bytes are copied |
+| --- | --- | --- |
+| on one machine without GPU | shared memory (``arena``) | never: the policy computes with the shared block |
+| on one machine with a GPU | CUDA IPC (``cuda_ipc``) | never: the engine reads the policy's memory |
+| on two machines | broadcast (``broadcast``), NCCL between GPUs, else Gloo | once |
+
+Tensors of another type than the engine's, and merged adapters, are cast into place once on the way.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from align.sync.manifest import Carrier, Catalogue, Manifest, Named, TensorSpec, digests
+
+Transport = Literal["shared_memory", "cuda_ipc", "broadcast"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process computes."""
+
+    node: str
+    """Identifies the machine."""
+    device: str
+    """``cpu`` or ``cuda``."""
+
+
+def choose_transport(trainer: Place, engine: Place) -> Transport:
+    """The fastest transport that both sides can use."""
+    if trainer.node != engine.node:
+        return "broadcast"
+    return "cuda_ipc" if (trainer.device, engine.device) == ("cuda", "cuda") else "shared_memory"
+
+
+class Sender(ABC):
+    """The trainer's end.
+
+    Usage: ``manifest = sender.publish(hf_stream(model), version)``, any number of times. The policy must
+    not change until the engine has loaded it.
+    Invariant: names, shapes and types are those of the first call, which is a whole one.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        """Floating tensors are cast to ``dtype``, the type the engine holds."""
+        self.catalogue = Catalogue(dtype)
+
+    def publish(
+        self,
+        pairs: Iterable[Named],
+        version: int,
+        *,
+        whole: bool = True,
+        required: Set[str] = frozenset(),
+    ) -> Manifest:
+        """Make tensors readable and describe them.
+
+        Args:
+            pairs: (checkpoint name, tensor).
+            version: of the policy.
+            whole: ``pairs`` are all of the policy's tensors.
+            required: names that ``pairs`` must have when they are not all.
+
+        Raises:
+            SyncError: a tensor is missing, or names or shapes changed since the first call.
+        """
+        tensors = list(pairs)
+        specs = self.catalogue.admit(tensors, whole=whole, required=required)
+        sent = self._place([tensor for _, tensor in tensors], specs)
+        found = digests(sent)
+        return Manifest(version, whole, specs, found, self._carrier(sent, specs))
+
+    @abstractmethod
+    def _place(self, tensors: list[Tensor], specs: tuple[TensorSpec, ...]) -> list[Tensor]:
+        """The tensors in the types of ``specs``, contiguous, where they can be read from."""
+
+    @abstractmethod
+    def _carrier(self, sent: list[Tensor], specs: tuple[TensorSpec, ...]) -> Carrier:
+        """How to get at what was placed."""
+
+
+def open_sender(
+    transport: Transport,
+    dtype: torch.dtype,
+    parameters: Iterable[torch.nn.Parameter],
+    *,
+    host: str,
+    device: str,
+    receivers: int,
+) -> Sender:
+    """The trainer's end of a transport.
+
+    Args:
+        transport: which one.
+        dtype: the engine's.
+        parameters: the policy's.
+        host: address of this machine.
+        device: ``cpu`` or ``cuda``.
+        receivers: worker processes of the engine.
+    """
+    from align.sync.arena import Arena
+    from align.sync.broadcast import Broadcast
+    from align.sync.cuda_ipc import CudaIpc
+
+    if transport == "shared_memory":
+        arena = Arena(dtype)
+        if device == "cpu":
+            arena.host(parameters)
+        return arena
+    if transport == "cuda_ipc":
+        return CudaIpc(dtype)
+    return Broadcast(dtype, host=host, device=device, receivers=receivers)

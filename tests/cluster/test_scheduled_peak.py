@@ -1,0 +1,84 @@
+"""Real trainer, real engine: a step needs less memory when each stage has only what it uses."""
+
+from __future__ import annotations
+
+import ray
+
+from align.algo.assemble import assemble
+from align.cluster.memory import take_together
+from align.cluster.placement import cluster
+from align.cluster.policy_actor import PolicyClient
+from align.cluster.residency import Residency
+from align.cluster.rollout_actor import RolloutClient
+from align.cluster.weight_sync import WeightSync
+from align.config.recipe import GrpoRecipe
+from align.config.run import ClusterConfig
+from align.model.load import load_tokenizer
+from align.plan.residency import Household
+from align.types import Prompt
+
+CACHE_GIB = 1.0
+
+
+def recipe(policy, residency: str) -> GrpoRecipe:
+    return GrpoRecipe.model_validate(
+        {
+            "kind": "grpo",
+            "name": "peak",
+            "policy": {"path": str(policy), "init": "random", "dtype": "float32"},
+            "data": {"path": "none"},
+            "rewards": {"terms": {"none": {"function": "none"}}},
+            "grpo": {"group_size": 4, "prompts_per_step": 4, "max_prompt_tokens": 64},
+            "rollout": {"max_new_tokens": 32, "kv_cache_gib": CACHE_GIB},
+            "cluster": {"device": "cpu", "residency": residency},
+        }
+    )
+
+
+class Run:
+    def __init__(self, placement, folder) -> None:
+        self.recipe = recipe(folder, "resident")
+        self.policy = PolicyClient.start(placement, self.recipe, None)
+        self.rollout = RolloutClient.start(placement, self.recipe, str(folder))
+        tokens = load_tokenizer(self.recipe.policy)("What is 7 + 15 - 4?")["input_ids"]
+        self.prompts = [Prompt(f"p/{i}", (), tokens[: 3 + i]) for i in range(4)]
+        self.actors = [self.policy.actor, self.rollout.actor]
+
+    def residency(self, choice: str) -> Residency:
+        household = Household.of(recipe("x", choice), "cpu")
+        movers = {"engine": self.rollout, "kv_cache": self.rollout}
+        return Residency(household, movers, household.present, lambda: take_together(self.actors, "cpu"))
+
+    def steps(self, stages: Residency, count: int) -> dict[str, float]:
+        """Peaks of the last step."""
+        sync = WeightSync(*self.actors, self.recipe, self.prompts[3].token_ids, stages.want)
+        sync.push()
+        for step in range(count):
+            stages.metrics()
+            with stages.stage("rollout"):
+                groups = list(self.rollout.sample(self.prompts, 4, step))
+            (batch,) = assemble(groups, [1.0, -1.0] * 8, self.recipe.grpo, 32)
+            with stages.stage("reference"):
+                batch.ref_logprobs = self.policy.ref_logprobs(batch)
+            with stages.stage("update"):
+                self.policy.update(batch)
+            with stages.stage("sync"):
+                assert sync.push().probe_max < 1e-3
+            stages.take()
+        return stages.metrics()
+
+
+def test_peak_with_scheduling_is_below_the_peak_without(repo_root):
+    with cluster(ClusterConfig(device="cpu")) as placement:
+        run = Run(placement, repo_root / "recipes/quickstart/policy")
+        resident = run.steps(run.residency("resident"), 2)
+        scheduled = run.steps(run.residency("scheduled"), 2)
+        for actor in run.actors:
+            ray.kill(actor)
+    assert (
+        set(resident)
+        == set(scheduled)
+        == {f"memory/{s}_gib" for s in ("rollout", "reference", "update", "sync")}
+    )
+    assert max(scheduled.values()) < max(resident.values()) - 0.7 * CACHE_GIB, (scheduled, resident)
+    assert scheduled["memory/update_gib"] < resident["memory/update_gib"] - 0.9 * CACHE_GIB
