@@ -46,7 +46,8 @@ class Working:
 
 @ray.remote
 class TimedPolicy(Working, PolicyBase):
-    pass
+    def choose(self, residency: str) -> None:
+        self.scheduled = residency == "scheduled"
 
 
 @ray.remote
@@ -89,6 +90,7 @@ def measure(recipe: GrpoRecipe, file: Path) -> dict[str, list[dict[str, float]]]
             else:
                 ray.get(job.rollout.actor.touch.remote())
             job.sync.want = stages[choice].want
+            ray.get(job.policy.actor.choose.remote(choice))
             took: dict[str, float] = {}
             start, worked = time.perf_counter(), work(actors)
             next(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import re
 from collections.abc import Sequence
@@ -37,6 +38,11 @@ class PeakMemory:
         _reset_resident()
         self._largest = max(self._largest, peak)
         return peak
+
+    def trim(self) -> None:
+        """On a CPU: give the system what was freed here and kept for reuse (an update leaves some GiB)."""
+        if self.device == "cpu":
+            ctypes.CDLL(None).malloc_trim(0)
 
     def largest_gib(self) -> float:
         """Largest resident size of this process so far, GiB."""

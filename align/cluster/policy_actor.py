@@ -33,6 +33,7 @@ class PolicyActor:
     ) -> None:
         torch.set_num_threads(threads)
         self.memory = PeakMemory(device)
+        self.scheduled = recipe.cluster.residency == "scheduled"
         self.policy = PolicyModel(recipe, device=device, chat_template=chat_template)
         self.offload = Offload(self.policy, device)
         self.place = Place(ray.get_runtime_context().get_node_id(), device)
@@ -68,6 +69,8 @@ class PolicyActor:
     def publish(self, version: int, whole: bool) -> Manifest:
         """Make the current weights readable for the engine: all of them, or what changed since last time."""
         assert self.sender is not None
+        if self.scheduled:
+            self.memory.trim()
         adapted = adapted_tensors(self.policy.model)
         whole = whole or not adapted
         pairs = self.policy.weights(changed_only=not whole)

@@ -21,8 +21,8 @@ CEILING = {"bfloat16": 0.3, "float32": 1e-3}
 TIMES_FIRST = 4.0
 """The median may be so many times that of the first push. Exact weights came to 1.9 times in 52 steps that
 moved the policy by 4 nats a token."""
-FLOOR = {"bfloat16": 0.05, "float32": 1e-4}
-"""A median below is no error."""
+FLOOR = {"bfloat16": 0.1, "float32": 1e-4}
+"""A median below is no error. An update that moves a policy far from its text raises it: 0.06 was seen."""
 FLOOR_DECODING = {"bfloat16": 0.1, "float32": 1e-4}
 """The same between decoding and prefill, of which there are fewer tokens; exact weights gave up to 0.06."""
 

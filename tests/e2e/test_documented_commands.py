@@ -1,10 +1,14 @@
-"""Every `align` command in the README runs. Those that train are shrunk; nothing else is changed."""
+"""Every `align` command in the README runs. Those that train are shrunk; nothing else is changed.
+
+The two-stage pipeline, eight stages long, runs in the slow suite.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +22,12 @@ def commands() -> list[str]:
     return [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
 
 
-@pytest.mark.parametrize("command", commands())
+def marked() -> list[Any]:
+    slow = pytest.mark.slow
+    return [pytest.param(each, marks=slow if "two_stage" in each else ()) for each in commands()]
+
+
+@pytest.mark.parametrize("command", marked())
 def test_readme_command(command: str, run, quickstart: Path, small, request):
     arguments = shlex.split(command)
     if "smollm2" in command:  # an hour of training: checked to the last step before an engine starts

@@ -47,7 +47,7 @@ class Pair:
 
     def push(self) -> int:
         """The published bytes; the engine need not be awake for more than the weights."""
-        manifest = wait(self.policy.actor.publish.remote(self.sync.version), "trainer")
+        manifest = wait(self.policy.actor.publish.remote(self.sync.version, True), "trainer")
         wait(self.rollout.actor.load.remote(manifest), "engine")
         return manifest.nbytes
 
