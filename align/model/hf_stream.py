@@ -70,7 +70,7 @@ def _merged_parameters(model: Any, blocks: Set[str] | None) -> Iterator[tuple[st
             if leaf == "weight" and owner in layers:
                 module = layers[owner]
                 delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
-                tensor = (tensor + delta.detach()).to(tensor.dtype)  # rounded once
+                tensor = (tensor.float() + delta.detach().float()).to(tensor.dtype)
             yield f"{owner}.{leaf}", tensor
         else:
             yield name, parameter.detach()
