@@ -30,12 +30,13 @@ class Placement:
     def options(self, **extra: Any) -> dict[str, Any]:
         """Ray options of an actor inside the bundle.
 
-        Trainer and engine share the device, so each asks for half a GPU and no CPU. Ray sets
+        Trainer and engine share the device, and so do reward models, so each asks for a small
+        share of the GPU and no CPU. Ray sets
         OMP_NUM_THREADS to 1 for such actors unless told otherwise, which would halve everything.
         """
         return {
             "num_cpus": 0,
-            "num_gpus": 0.5 if self.device == "cuda" else 0,
+            "num_gpus": 0.1 if self.device == "cuda" else 0,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self.threads)}},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
                 self.group, placement_group_bundle_index=0

@@ -13,7 +13,7 @@ from typing import Any
 import torch._dynamo
 
 from align.config.rollout import RolloutConfig
-from align.errors import EngineError, SyncError
+from align.errors import EngineError
 from align.plan.residency import Part
 from align.rollout.absorbed import decode_twice
 from align.rollout.inplace import WeightSource
@@ -166,7 +166,7 @@ class Engine:
         self._filled = False
         try:
             self.llm.collective_rpc("load_policy_weights", args=(source,))
-        except SyncError:
+        except EngineError:  # says already what is wrong
             raise
         except Exception as error:  # vLLM raises whatever a loader raises; all of it is fatal here
             raise EngineError(

@@ -11,32 +11,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from align.errors import EngineError, SyncError
-
-Named = tuple[str, Tensor]
-
-
-class WeightSource(Protocol):
-    """Weights on their way to an engine; picklable, so that it reaches any worker."""
-
-    @property
-    def whole(self) -> bool:
-        """It has every tensor of the model."""
-        ...
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Checkpoint names of what it has."""
-        ...
-
-    def open(self, rank: int) -> Iterator[Named]:
-        """One pass over its (checkpoint name, tensor) pairs, for the worker of that rank."""
-        ...
+from align.rollout.weight_source import Named, WeightSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +40,8 @@ class _Layer:
     """How one vLLM module is filled."""
 
     loads: tuple[_Load, ...]
+    sources: frozenset[str]
+    """Checkpoint names of its parts."""
     stacks: bool
     """Its weight is its sources one below the other, and is packed from there."""
 
@@ -98,6 +81,7 @@ class InPlaceLoader:
         from vllm.model_executor.model_loader.reload import layerwise
 
         names: dict[tuple[int, torch.Size], str] = {}
+        found: dict[Any, _Layer] = {}
 
         def noted() -> Iterator[Named]:
             for name, tensor in pairs:
@@ -108,7 +92,7 @@ class InPlaceLoader:
 
         def process(layer: Any, info: Any) -> None:
             _forget_expert_kernel(layer)
-            self._layers[layer] = _read_layer(layer, info, names)
+            found[layer] = _read_layer(layer, info, names)
             plain(layer, info)
 
         layerwise._layerwise_process = process  # vLLM has no hook there
@@ -116,10 +100,11 @@ class InPlaceLoader:
             self.runner.reload_weights(weights_iterator=noted())
         finally:
             layerwise._layerwise_process = plain
-        for layer, how in self._layers.items():
-            for load in how.loads:
-                self._takers.setdefault(load.source, []).append(layer)
-        return set(self._layers)
+        for layer, how in found.items():
+            for name in how.sources:
+                self._takers.setdefault(name, []).append(layer)
+        self._layers = found
+        return set(found)
 
     def _repeat(self, pairs: Iterator[Named]) -> set[Any]:
         waiting: dict[Any, dict[str, Tensor]] = {}
@@ -130,11 +115,11 @@ class InPlaceLoader:
             for layer in self._takers[name]:
                 got = waiting.setdefault(layer, {})
                 got[name] = tensor
-                if all(load.source in got for load in self._layers[layer].loads):
+                if got.keys() == self._layers[layer].sources:
                     _fill(layer, self._layers[layer], waiting.pop(layer))
                     updated.add(layer)
         for layer, got in waiting.items():
-            lacking = next(load.source for load in self._layers[layer].loads if load.source not in got)
+            lacking = min(self._layers[layer].sources - got.keys())
             raise SyncError(
                 f"the push has {next(iter(got))} but not {lacking}, which the engine keeps in one tensor",
                 remedy="this is a fault of the weight stream",
@@ -201,7 +186,7 @@ def _read_layer(layer: Any, info: Any, names: Mapping[tuple[int, torch.Size], st
 
     if info.load_numel < _elements(layer, info):
         tensors = [args.arguments["loaded_weight"] for _, args in info.loaded_weights]
-        got = ", ".join(names[tensor.data_ptr(), tensor.shape] for tensor in tensors)
+        got = ", ".join(_name_of(tensor, names) for tensor in tensors)
         raise SyncError(
             f"the engine keeps {got} in one layer with tensors that the push lacks",
             remedy="this is a fault of the weight stream",
@@ -213,11 +198,22 @@ def _read_layer(layer: Any, info: Any, names: Mapping[tuple[int, torch.Size], st
         rest = dict(args.arguments)
         tensor = rest.pop("loaded_weight")
         rest.pop("param")
-        load = _Load(name, args.signature, rest, names[tensor.data_ptr(), tensor.shape])
+        load = _Load(name, args.signature, rest, _name_of(tensor, names))
         load.run(layer, tensor, _get_original_loader(getattr(layer, name)))
         loads.append(load)
         tensors.append(tensor)
-    return _Layer(tuple(loads), _stacks(layer, loads, tensors))
+    sources = frozenset(load.source for load in loads)
+    return _Layer(tuple(loads), sources, _stacks(layer, loads, tensors))
+
+
+def _name_of(tensor: Tensor, names: Mapping[tuple[int, torch.Size], str]) -> str:
+    name = names.get((tensor.data_ptr(), tensor.shape))
+    if name is None:
+        raise EngineError(
+            "vLLM changes a tensor of this model before it loads it, so pushes cannot be repeated",
+            remedy="use a model whose layers take checkpoint tensors as they are",
+        )
+    return name
 
 
 def _stacks(layer: Any, loads: list[_Load], tensors: list[Tensor]) -> bool:

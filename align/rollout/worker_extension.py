@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from align.rollout import absorbed, sleep
-from align.rollout.inplace import InPlaceLoader, WeightSource
+from align.rollout.inplace import InPlaceLoader
 from align.rollout.routing_capture import RoutingReporter
+from align.rollout.weight_source import WeightSource
 
 
 class WeightReceiver(RoutingReporter):
