@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -68,9 +69,16 @@ def _merged_parameters(model: Any, blocks: Set[str] | None) -> Iterator[tuple[st
             owner = owner.removesuffix(".base_layer")
             tensor = parameter.detach()
             if leaf == "weight" and owner in layers:
-                module = layers[owner]
-                delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
-                tensor = (tensor.float() + delta.detach().float()).to(tensor.dtype)
+                tensor = _merged(tensor, layers[owner])
             yield f"{owner}.{leaf}", tensor
         else:
             yield name, parameter.detach()
+
+
+def _merged(weight: Tensor, layer: Any) -> Tensor:
+    """W + (alpha / rank) · B·A of each active adapter, rounded once; peft's own merge makes four copies."""
+    for adapter in layer.active_adapters:
+        down, up = layer.lora_A[adapter].weight.detach(), layer.lora_B[adapter].weight.detach()
+        whole = torch.addmm(weight.float(), up.float(), down.float(), alpha=layer.scaling[adapter])
+        weight = whole.to(weight.dtype)
+    return weight

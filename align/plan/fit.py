@@ -46,13 +46,18 @@ class Plan:
     steps: int | None
     """None: not known before the data is read."""
     notes: list[str] = field(default_factory=list)
-    stages: dict[str, int] = field(default_factory=dict)
-    """Stage of a step → bytes on one device; empty where all kinds are there at once."""
+    stages: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Stage of a step → its part of ``memory``; empty where all kinds are there at once."""
 
     @property
     def needed(self) -> int:
         """Bytes on one device, in the largest stage."""
-        return max(self.stages.values()) if self.stages else sum(self.memory.values())
+        return sum(self.largest_stage.values())
+
+    @property
+    def largest_stage(self) -> dict[str, int]:
+        """Kind → bytes on one device, where there are most."""
+        return max(self.stages.values(), key=lambda kinds: sum(kinds.values()), default=self.memory)
 
     @property
     def fits(self) -> bool:

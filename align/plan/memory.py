@@ -113,19 +113,19 @@ def lora_parameters(shape: Shape, lora: LoraConfig) -> int:
     return lora.rank * shape.layers * sides
 
 
-def memory_by_stage(memory: Mapping[str, int], household: Household) -> dict[str, int]:
-    """Bytes on one device in each stage of a step, by the scheduler's own table.
+def memory_by_stage(memory: Mapping[str, int], household: Household) -> dict[str, dict[str, int]]:
+    """What is on one device in each stage of a step, by the scheduler's own table: kind → bytes.
 
     Args:
         memory: kind → bytes, kinds as in ``PART``.
         household: the run's parts and which of them move.
     """
     return {
-        stage: sum(
-            size
+        stage: {
+            kind: size
             for kind, size in memory.items()
             if PART[kind] in (TABLE[stage].uses if kind in UPDATE_ONLY else there)
-        )
+        }
         for stage, there in household.during_a_step().items()
         if TABLE[stage].uses & household.present
     }

@@ -22,8 +22,8 @@ def plan_table(plan: Plan) -> RenderableType:
         table.add_row(kind, f"{size / GIB:,.2f} GiB")
     if plan.stages:
         table.add_section()
-    for stage, size in plan.stages.items():
-        table.add_row(f"in stage {stage}", f"{size / GIB:,.2f} GiB")
+    for stage, kinds in plan.stages.items():
+        table.add_row(f"in stage {stage}", f"{sum(kinds.values()) / GIB:,.2f} GiB")
     many = f"each of {plan.devices} devices" if plan.devices > 1 else "the device"
     table.add_row(Text(f"needed on {many}", "bold"), Text(f"{plan.needed / GIB:,.2f} GiB", "bold"))
     table.add_row(plan.device, f"{plan.device_bytes / GIB:,.2f} GiB")
@@ -55,7 +55,7 @@ def _work(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _remedy(plan: Plan) -> str:
     """What takes most room, and what makes it smaller."""
-    worst = max(plan.memory, key=lambda kind: plan.memory[kind])
+    worst = max(plan.largest_stage, key=lambda kind: plan.largest_stage[kind])
     if "activations" in worst:
         return "set policy.gradient_checkpointing=true, or a smaller batch or length"
     if "KV" in worst:

@@ -16,10 +16,10 @@ from align.config.rollout import RolloutConfig
 from align.errors import EngineError
 from align.plan.residency import Part
 from align.rollout.absorbed import decode_twice
-from align.rollout.inplace import WeightSource
 from align.rollout.routing_capture import RoutingCapture, capture_arguments
 from align.rollout.sampling import greedy_params, group_params, probe_params
 from align.rollout.sleep import CpuSleeper, GpuSleeper, Sleeper
+from align.rollout.weight_source import WeightSource
 from align.types import Completion, Group, Prompt
 
 

@@ -8,6 +8,7 @@ the processes that hold it.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Arena(Sender):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(dtype)
         self._fd = -1
-        self._size = 0
+        self._used = 0
         self._hosted = self._block = torch.empty(0, dtype=torch.uint8)
         self._places: dict[str, int] = {}
 
@@ -49,11 +50,11 @@ class Arena(Sender):
         """Move parameters of the engine's type into the block. They keep their identity and their values.
 
         Args:
-            parameters: contiguous, in main memory; views of their data taken before are cut off.
+            parameters: in main memory; views of their data taken before are cut off.
         """
         hosted = [each for each in parameters if each.dtype == self.catalogue.dtype and each.is_contiguous()]
         offsets = [self._reserve(each.nbytes) for each in hosted]
-        self._hosted = self._grow()
+        self._hosted = self._block
         for parameter, offset in zip(hosted, offsets, strict=True):
             place = self._hosted[offset : offset + parameter.nbytes].view(parameter.dtype)
             place = place.view(parameter.shape)
@@ -61,32 +62,21 @@ class Arena(Sender):
                 place.copy_(parameter)
             parameter.data = place
 
-    def _place(self, tensors: list[Tensor], specs: tuple[TensorSpec, ...]) -> list[Tensor]:
-        fresh = [
-            (spec, tensor)
-            for spec, tensor in zip(specs, tensors, strict=True)
-            if self._hosted_at(tensor) is None and spec.name not in self._places
-        ]
-        for spec, _ in fresh:
-            self._places[spec.name] = self._reserve(spec.nbytes)
-        if fresh:
-            self._block = self._grow()
-        return [self._put(tensor, spec) for spec, tensor in zip(specs, tensors, strict=True)]
-
-    def _put(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
+    def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
         if self._hosted_at(tensor) is not None:
             return tensor
+        if spec.name not in self._places:
+            self._places[spec.name] = self._reserve(spec.nbytes)
         offset = self._places[spec.name]
         place = spec.view(self._block[offset : offset + spec.nbytes])
-        place.copy_(tensor)
-        return place
+        return place.copy_(tensor)
 
-    def _carrier(self, sent: list[Tensor], specs: tuple[TensorSpec, ...]) -> SharedBlock:
+    def _carrier(self, sent: Sequence[Tensor], specs: Sequence[TensorSpec]) -> SharedBlock:
         offsets = []
         for tensor, spec in zip(sent, specs, strict=True):
             place = self._hosted_at(tensor)
             offsets.append(self._places[spec.name] if place is None else place)
-        return SharedBlock(f"/proc/{os.getpid()}/fd/{self._fd}", self._size, tuple(offsets))
+        return SharedBlock(f"/proc/{os.getpid()}/fd/{self._fd}", self._block.nbytes, tuple(offsets))
 
     def _hosted_at(self, tensor: Tensor) -> int | None:
         """Offset in the block, when the tensor lies there as it is."""
@@ -94,16 +84,19 @@ class Arena(Sender):
         return offset if 0 <= offset < self._hosted.nbytes and tensor.is_contiguous() else None
 
     def _reserve(self, nbytes: int) -> int:
-        offset = self._size
-        self._size += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        offset = self._used
+        self._used += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        if self._used > self._block.nbytes:
+            self._grow()
         return offset
 
-    def _grow(self) -> Tensor:
-        """The block at its present size; earlier maps of it stay valid."""
+    def _grow(self) -> None:
+        """Twice what is used: pages that were never written take no memory. Earlier maps stay valid."""
         if self._fd < 0:
             self._fd = os.memfd_create("align-weights")
-        os.ftruncate(self._fd, self._size)
-        return _map(f"/proc/self/fd/{self._fd}", self._size)
+        size = -(-2 * self._used // mmap.PAGESIZE) * mmap.PAGESIZE
+        os.ftruncate(self._fd, size)
+        self._block = _map(f"/proc/self/fd/{self._fd}", size)
 
 
 _maps: dict[str, Tensor] = {}

@@ -54,30 +54,24 @@ class Broadcast(Sender):
         self._group: Any = None
         self._sending: Future[None] | None = None
 
-    def _place(self, tensors: list[Tensor], specs: tuple[TensorSpec, ...]) -> list[Tensor]:
+    def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
         if self._sending is not None:
             self._sending.result()  # raises what went wrong with the push before
-        sent: list[Tensor] = []
-        rest = iter(tensors)
-        for bucket in _buckets(specs):
-            data = torch.zeros(_length(bucket), dtype=torch.uint8, device=self._meeting.device)
-            for place in _views(data, bucket):
-                place.copy_(next(rest))
-                sent.append(place)
-        return sent
+        return tensor.to(self._meeting.device, getattr(torch, spec.dtype)).contiguous()
 
-    def _carrier(self, sent: list[Tensor], specs: tuple[TensorSpec, ...]) -> Rendezvous:
+    def _carrier(self, sent: Sequence[Tensor], specs: Sequence[TensorSpec]) -> Rendezvous:
         self._sending = self._thread.submit(self._send, sent, specs)
         return self._meeting
 
-    def _send(self, sent: list[Tensor], specs: tuple[TensorSpec, ...]) -> None:
+    def _send(self, sent: Sequence[Tensor], specs: Sequence[TensorSpec]) -> None:
         if self._group is None:
             self._group = _group(self._store, self._meeting, 0)
         rest = iter(sent)
         for bucket in _buckets(specs):
-            first, *_ = [next(rest) for _ in bucket]
-            whole = torch.empty(0, dtype=torch.uint8, device=first.device)
-            _broadcast(self._group, whole.set_(first.untyped_storage()))
+            data = torch.zeros(_length(bucket), dtype=torch.uint8, device=self._meeting.device)
+            for place in _views(data, bucket):
+                place.copy_(next(rest))
+            _broadcast(self._group, data)
 
 
 _groups: dict[Rendezvous, Any] = {}

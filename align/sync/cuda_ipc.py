@@ -6,7 +6,7 @@ segments cannot be shared: leave PYTORCH_CUDA_ALLOC_CONF without ``expandable_se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
 from align.errors import SyncError
-from align.sync.manifest import TensorSpec
+from align.sync.manifest import Manifest, Named, TensorSpec
 from align.sync.transport import Sender
 
 
@@ -46,17 +46,19 @@ class CudaIpc(Sender):
         super().__init__(dtype)
         self._kept: list[Tensor] = []
 
-    def _place(self, tensors: list[Tensor], specs: tuple[TensorSpec, ...]) -> list[Tensor]:
+    def publish(
+        self, pairs: Iterable[Named], version: int, *, whole: bool = True, required: Set[str] = frozenset()
+    ) -> Manifest:
         self._kept = []
         torch.cuda.ipc_collect()  # what the engine has let go since the last push
-        self._kept = [
-            tensor.to(getattr(torch, spec.dtype)).contiguous()  # the same tensor where nothing is to do
-            for tensor, spec in zip(tensors, specs, strict=True)
-        ]
-        torch.cuda.synchronize()  # the engine reads on a stream of its own
-        return self._kept
+        return super().publish(pairs, version, whole=whole, required=required)
 
-    def _carrier(self, sent: list[Tensor], specs: tuple[TensorSpec, ...]) -> CudaHandles:
+    def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
+        self._kept.append(tensor.to(getattr(torch, spec.dtype)).contiguous())  # itself, if nothing is to do
+        return self._kept[-1]
+
+    def _carrier(self, sent: Sequence[Tensor], specs: Sequence[TensorSpec]) -> CudaHandles:
+        torch.cuda.synchronize()  # the engine reads on a stream of its own
         storages: dict[int, int] = {}
         handles: list[tuple[Any, tuple[Any, ...]]] = []
         places = []

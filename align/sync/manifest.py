@@ -102,40 +102,48 @@ class Catalogue:
     def __init__(self, dtype: torch.dtype) -> None:
         """Floating tensors travel as ``dtype``."""
         self.dtype = dtype
-        self._specs: dict[str, TensorSpec] = {}
+        self._known: dict[str, TensorSpec] = {}
+        self._complete = False
 
-    def admit(self, tensors: Sequence[Named], *, whole: bool, required: Set[str]) -> tuple[TensorSpec, ...]:
-        """The specs of a push.
-
-        Args:
-            tensors: what is to be published.
-            whole: they claim to be all.
-            required: names that must be among them.
+    def admit(self, name: str, tensor: Tensor) -> TensorSpec:
+        """The spec of a tensor that is to be published.
 
         Raises:
-            SyncError: one is missing, unknown or of another shape.
+            SyncError: the first push did not have it so.
         """
-        specs = tuple(
-            TensorSpec.of(name, tensor, self.dtype if tensor.is_floating_point() else tensor.dtype)
-            for name, tensor in tensors
-        )
-        found = {spec.name: spec for spec in specs}
-        self._specs = self._specs or (found if whole else {})
-        absent = sorted((set(self._specs) if whole else set(required)) - set(found))
-        if absent or len(found) < len(specs):
+        spec = TensorSpec.of(name, tensor, self.dtype if tensor.is_floating_point() else tensor.dtype)
+        if not self._complete:
+            self._known[name] = spec
+        elif self._known.get(name) != spec:
+            raise SyncError(
+                f"the policy's tensors changed their names or shapes during the run: {name}",
+                remedy="the first push fixes them",
+            )
+        return spec
+
+    def close(self, names: Sequence[str], *, whole: bool, required: Set[str]) -> None:
+        """Called with all names of a push.
+
+        Args:
+            names: what was admitted.
+            whole: they are said to be all.
+            required: names that must be among them when they are not.
+
+        Raises:
+            SyncError: one is missing.
+        """
+        if not (whole or self._complete):
+            raise SyncError("the first push must be a whole one")
+        found = set(names)
+        absent = sorted((set(self._known) if whole else required) - found)
+        if absent or len(found) < len(names):
             raise SyncError(
                 f"{len(absent)} of the policy's tensors are missing from the push, the first is {absent[0]}"
                 if absent
                 else "two of the policy's tensors have the same name",
                 remedy="trainer and engine must hold the same weights: this is a fault of the weight stream",
             )
-        changed = [name for name, spec in found.items() if self._specs.get(name) != spec]
-        if changed:
-            raise SyncError(
-                f"the policy's tensors changed their names or shapes during the run: {changed[0]}",
-                remedy="the first push fixes them; it must be a whole one",
-            )
-        return specs
+        self._complete = True
 
 
 def digest(tensor: Tensor) -> int:

@@ -12,7 +12,7 @@ Tensors of another type than the engine's, and merged adapters, are cast into pl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,18 +72,21 @@ class Sender(ABC):
         Raises:
             SyncError: a tensor is missing, or names or shapes changed since the first call.
         """
-        tensors = list(pairs)
-        specs = self.catalogue.admit(tensors, whole=whole, required=required)
-        sent = self._place([tensor for _, tensor in tensors], specs)
-        found = digests(sent)
-        return Manifest(version, whole, specs, found, self._carrier(sent, specs))
+        specs: list[TensorSpec] = []
+        sent: list[Tensor] = []
+        for name, tensor in pairs:  # one at a time: a merged adapter is gone before the next comes
+            specs.append(self.catalogue.admit(name, tensor))
+            sent.append(self._place(tensor, specs[-1]))
+        self.catalogue.close([spec.name for spec in specs], whole=whole, required=required)
+        carrier = self._carrier(sent, specs)
+        return Manifest(version, whole, tuple(specs), digests(sent), carrier)
 
     @abstractmethod
-    def _place(self, tensors: list[Tensor], specs: tuple[TensorSpec, ...]) -> list[Tensor]:
-        """The tensors in the types of ``specs``, contiguous, where they can be read from."""
+    def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
+        """The tensor in the type of ``spec``, contiguous, where it can be read from."""
 
     @abstractmethod
-    def _carrier(self, sent: list[Tensor], specs: tuple[TensorSpec, ...]) -> Carrier:
+    def _carrier(self, sent: Sequence[Tensor], specs: Sequence[TensorSpec]) -> Carrier:
         """How to get at what was placed."""
 
 

@@ -113,7 +113,8 @@ def test_planner_and_scheduler_agree():
     }
     for choice in ("scheduled", "resident"):
         stages, _ = residency(cluster={"residency": choice})
-        planned = memory_by_stage(sizes, household(cluster={"residency": choice}))
+        kinds = memory_by_stage(sizes, household(cluster={"residency": choice}))
+        planned = {stage: sum(each.values()) for stage, each in kinds.items()}
         for _ in range(2):
             for name in planned:
                 with stages.stage(name):

@@ -307,16 +307,25 @@ def test_stale_weights(full, fault):
 
 
 def _scaled(factor: float):
-    def scale(actor):
-        from peft.tuners.lora import Linear
+    """Adapters are merged at another scale than they compute with."""
 
-        Linear.plain = Linear.get_delta_weight
-        Linear.get_delta_weight = lambda self, adapter: self.plain(adapter) * factor
+    def scale(actor):
+        import torch
+
+        def merged(weight, layer):
+            (adapter,) = layer.active_adapters
+            down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+            return torch.addmm(weight, up.detach(), down.detach(), alpha=factor * layer.scaling[adapter])
+
+        from align.model import hf_stream
+
+        actor.plain = hf_stream._merged
+        hf_stream._merged = merged
 
     def mend(actor):
-        from peft.tuners.lora import Linear
+        from align.model import hf_stream
 
-        Linear.get_delta_weight = Linear.plain
+        hf_stream._merged = actor.plain
 
     return scale, mend
 

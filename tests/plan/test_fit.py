@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from align.config.recipe import GrpoRecipe, SftRecipe
 from align.plan.fit import GIB, plan_grpo, plan_sft, sft_steps, training_flops
 from align.plan.params import read_shape
 from align.plan.source import read_config
+from align.plan.table import _remedy
 
 LITE = read_shape(read_config("deepseek-ai/DeepSeek-V2-Lite"))
 
@@ -94,3 +96,26 @@ def test_grpo_keeps_reference_and_engine():
 def test_without_kl_no_reference_is_kept():
     assert "reference" not in plan_grpo(grpo(grpo={"beta": 0}), LITE).memory
     assert "reference" not in plan_grpo(grpo(policy={"path": "x", "lora": {}}), LITE).memory
+
+
+def test_a_plan_needs_the_largest_stage():
+    scheduled = plan_grpo(grpo(cluster={"device": "cuda"}), LITE)
+    kinds = ("weights", "master weights", "gradients", "AdamW moments", "activations (estimate)")
+    assert scheduled.needed == sum(scheduled.memory[kind] for kind in kinds)  # the update
+    assert set(scheduled.largest_stage) == set(kinds)
+    resident = plan_grpo(grpo(cluster={"device": "cuda", "residency": "resident"}), LITE)
+    assert resident.needed == sum(resident.memory.values())
+
+
+def test_the_remedy_is_for_the_largest_stage():
+    plan = plan_grpo(grpo(cluster={"device": "cuda"}), LITE)
+    cache = replace(plan, memory=plan.memory | {"engine KV cache": 10**15})  # largest of all, but elsewhere
+    assert "cluster.processes" in _remedy(cache)
+    assert "gpu_memory_utilization" in _remedy(replace(cache, stages={}))
+
+
+def test_reward_models_are_counted_and_unknown_ones_named():
+    terms = {"a": {"model": "deepseek-ai/DeepSeek-V2-Lite"}, "b": {"model": "someone/unheard-of"}}
+    plan = plan_grpo(grpo(rewards={"terms": terms}), LITE)
+    assert plan.memory["reward models"] == 2 * (LITE.total - LITE.embedding)  # without the output head
+    assert any("reward model b is not counted" in note for note in plan.notes)

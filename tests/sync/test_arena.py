@@ -62,7 +62,7 @@ def test_hosted_parameters_are_read_where_they_are():
     assert [parameter.data_ptr() for parameter in parameters.values()] == places
     for (_, before), (_, found) in zip(pairs(), manifest.open(), strict=True):
         torch.testing.assert_close(found, before + 1)
-    assert arena._size == 64 + 64 + 128  # nothing was copied to a second place
+    assert arena._used == 64 + 64 + 128  # nothing was copied to a second place
 
 
 def test_what_is_not_hosted_gets_a_place_beside_it():
