@@ -59,7 +59,7 @@ def trained(args: argparse.Namespace, run: Path, share: float) -> Path:
 
 def evaluated(model: str | Path, run: Path) -> tuple[float, int]:
     """Share of right held-out answers, and of how many."""
-    align("eval", RECIPES / "eval.yaml", f"policy.path={model}", f"run_dir={run}", "report.console=false")
+    align("eval", RECIPES / "eval.yaml", f"policy.path={model}", f"run_dir={run}")
     for line in (run / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
         if "eval/maths" in record:

@@ -24,6 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from align.errors import ModelError
+from align.model import cpu_attention
 
 NAME = "shared_prefix"
 
@@ -159,10 +160,8 @@ def _attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
-    repeats = query.shape[1] // key.shape[1]
     query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))  # [S, heads, D]
-    if repeats > 1:
-        key, value = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts: list[Tensor] = []
     for segment in segments:
         shared = slice(segment.start, segment.start + segment.prompt)
@@ -183,9 +182,14 @@ def _attention(
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, mask: Tensor | None = None
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None
 ) -> Tensor:
     """Causal where no mask is given; all [rows, tokens, heads, D]."""
+    if cpu_attention.fits(query, key):
+        return cpu_attention.attend(query, key, value, scaling, mask)
+    repeats = query.shape[2] // key.shape[2]
+    if repeats > 1:
+        key, value = (each.repeat_interleave(repeats, dim=2) for each in (key, value))
     query, key, value = (each.transpose(1, 2) for each in (query, key, value))
     output = functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling

@@ -1,0 +1,71 @@
+"""Attention by plain products against PyTorch's own, values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from align.model import cpu_attention
+
+
+def tensors(dtype: torch.dtype, *, rows: int = 3, tokens: int = 5, shared: int = 4) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    keys = shared + tokens
+    shapes = ((rows, tokens, 6, 8), (rows, keys, 2, 8), (rows, keys, 2, 10))
+    return [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def reference(query, key, value, scale, mask):
+    key, value = (each.repeat_interleave(3, dim=2) for each in (key, value))
+    output = functional.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask, scale=scale
+    )
+    return output.transpose(1, 2)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+def test_equals_the_plain_formula(dtype, bound):
+    mask = torch.cat([torch.ones(5, 4, dtype=torch.bool), torch.ones(5, 5, dtype=torch.bool).tril()], 1)
+    found, wanted = tensors(dtype), tensors(dtype)
+    outputs = [
+        cpu_attention.attend(*found, scale=0.3, mask_TK=mask),
+        reference(*wanted, 0.3, mask),
+    ]
+    torch.testing.assert_close(*outputs, rtol=0, atol=bound)
+    direction = torch.randn_like(outputs[0])
+    for output in outputs:
+        output.backward(direction)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=bound)
+
+
+def test_bf16_is_as_close_to_the_truth_as_the_fused_kernel():
+    mask = torch.ones(40, 40, dtype=torch.bool).tril()
+    exact = tensors(torch.float64, tokens=40, shared=0)
+    truth = reference(*exact, 0.3, mask)
+    truth.sum().backward()
+    errors = {}
+    for name, compute in (("plain", cpu_attention.attend), ("fused", reference)):
+        narrow = [each.detach().bfloat16().requires_grad_() for each in exact]
+        compute(*narrow, 0.3, mask).sum().backward()
+        errors[name] = [
+            (ours.grad.double() - true.grad).abs().mean() for ours, true in zip(narrow, exact, strict=True)
+        ]
+    for plain, fused in zip(errors["plain"], errors["fused"], strict=True):
+        assert plain < 2 * fused
+
+
+def test_without_a_mask_it_is_causal():
+    query, key, value = tensors(torch.float64, shared=0)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    torch.testing.assert_close(
+        cpu_attention.attend(query, key, value, 0.3, None),
+        cpu_attention.attend(query, key, value, 0.3, mask),
+    )
+
+
+def test_long_contexts_go_to_the_fused_kernel():
+    query = torch.empty(1, 4096, 8, 1)
+    assert cpu_attention.fits(query[:, :2048], query[:, :4096])
+    assert not cpu_attention.fits(query, query)
