@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+NAME = "cpu_products"
 LARGEST = 1 << 26
 """Scores held at once, elements: 128 MiB in bf16. Beyond that the fused kernel is the better choice."""
 
@@ -22,7 +26,7 @@ def fits(query: Tensor, key: Tensor) -> bool:
     return query.device.type == "cpu" and rows * heads * tokens * key.shape[1] <= LARGEST
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, mask_TK: Tensor | None) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     """softmax(query · keyᵀ · scale) · value; a head of keys serves H / J heads of queries.
 
     Args:
@@ -30,36 +34,73 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, mask_TK: Ten
         key: [B, K, J, D].
         value: [B, K, J, E].
         scale: of the scores.
-        mask_TK: bool [T, K], what a query sees; None: causal, T = K.
+        mask: bool [T, K] or [B, T, K], what a query sees; None: causal, T = K.
 
     Returns:
         [B, T, H, E] in the type of ``query``.
     """
-    if mask_TK is None:
-        mask_TK = torch.ones(query.shape[1], key.shape[1], dtype=torch.bool).tril()
-    bias_TK = torch.zeros(mask_TK.shape, dtype=query.dtype).masked_fill_(~mask_TK, float("-inf"))
-    output: Tensor = _Attention.apply(query, key, value, bias_TK, scale)
+    if mask is None:
+        mask = torch.ones(query.shape[1], key.shape[1], dtype=torch.bool).tril()
+    bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
+    output: Tensor = _Attention.apply(query, key, value, bias.expand(len(query), -1, -1), scale)
     return output
+
+
+def use_cpu_attention(model: Any) -> None:
+    """Let a transformers model that would use PyTorch's fused kernel use this on a CPU."""
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(NAME)
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' interface: query [B, H, T, D], key and value with H or fewer heads."""
+    rows = [each.transpose(1, 2) for each in (query, key, value)]
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if attention_mask is None:
+        plain = causal and query.shape[2] == key.shape[2]
+    else:
+        plain = attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1
+    if not plain or dropout or not fits(rows[0], rows[1]):
+        arguments = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **kwargs}
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
+        return output, None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mask = None if attention_mask is None else attention_mask[:, 0]
+    return attend(rows[0], rows[1], rows[2], scale, mask), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias_TK: Tensor, scale: float
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias_BTK: Tensor, scale: float
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, bias_TK)
+        ctx.save_for_backward(query, key, value, bias_BTK)
         ctx.scale = scale
         heads = key.shape[2]
-        weights = _weights(_fold(query, heads) * scale, _fold(key, heads), bias_TK)
+        weights = _weights(_fold(query, heads) * scale, _fold(key, heads), bias_BTK)
         return _unfold(torch.bmm(weights, _fold(value, heads)), query.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, bias_TK = ctx.saved_tensors
+        query, key, value, bias_BTK = ctx.saved_tensors
         heads = key.shape[2]
         scaled, keys, values = _fold(query, heads) * ctx.scale, _fold(key, heads), _fold(value, heads)
         grad_output = _fold(gradients[0], heads)
-        weights = _weights(scaled, keys, bias_TK)
+        weights = _weights(scaled, keys, bias_BTK)
         grad_value = torch.bmm(weights.mT, grad_output)
         grad_weights = torch.bmm(grad_output, values.mT)
         grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
@@ -72,10 +113,11 @@ class _Attention(torch.autograd.Function):
         )
 
 
-def _weights(scaled: Tensor, keys: Tensor, bias_TK: Tensor) -> Tensor:
+def _weights(scaled: Tensor, keys: Tensor, bias_BTK: Tensor) -> Tensor:
     """[B·J, R·T, K]: who attends to whom; R = H / J query heads share a head of keys."""
     scores = torch.bmm(scaled, keys.mT)
-    scores.unflatten(1, (-1, bias_TK.shape[0])).add_(bias_TK)
+    rows, tokens, _ = bias_BTK.shape
+    scores.view(rows, scores.shape[0] // rows, -1, tokens, scores.shape[2]).add_(bias_BTK[:, None, None])
     return torch.softmax(scores, -1)
 
 

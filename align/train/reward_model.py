@@ -13,6 +13,7 @@ import torch
 from align.checkpoint.store import Checkpoint, CheckpointStore
 from align.config.recipe import RewardModelRecipe
 from align.dataset.preferences import remarks
+from align.model.cpu_attention import use_cpu_attention
 from align.model.load import load_config
 from align.model.save import save_model
 from align.model.score_head import add_score_lora, is_reward_model, load_score_model
@@ -106,6 +107,7 @@ def build_trainer(
     device = "cpu" if args.use_cpu or args.fsdp else str(args.device)
     pad = prepared.tokenizer.pad_token_id
     model: Any = load_score_model(policy, seed=recipe.seed, pad=pad, device=device)
+    use_cpu_attention(model)
     if policy.lora:
         torch.manual_seed(args.seed)  # the adapters' first weights
         model = add_score_lora(model, policy.lora)

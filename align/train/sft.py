@@ -12,6 +12,7 @@ import torch
 
 from align.checkpoint.store import Checkpoint, CheckpointStore
 from align.config.recipe import SftRecipe
+from align.model.cpu_attention import use_cpu_attention
 from align.model.load import load_model
 from align.model.lora import add_lora
 from align.model.save import save_model
@@ -92,6 +93,7 @@ def build_trainer(
         policy = policy.model_copy(update={"dtype": "float32"})
     device = "cpu" if args.use_cpu or args.fsdp else str(args.device)
     model: Any = load_model(policy, seed=recipe.seed, device=device)
+    use_cpu_attention(model)
     for config in (model.config, model.generation_config):  # the tokenizer's may be a stand-in
         config.pad_token_id = prepared.tokenizer.pad_token_id
     if policy.lora:

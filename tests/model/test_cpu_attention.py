@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from align.model import cpu_attention
+
+
+def llama() -> torch.nn.Module:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 40}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **sizes, **heads))
 
 
 def tensors(dtype: torch.dtype, *, rows: int = 3, tokens: int = 5, shared: int = 4) -> list[torch.Tensor]:
@@ -29,7 +37,7 @@ def test_equals_the_plain_formula(dtype, bound):
     mask = torch.cat([torch.ones(5, 4, dtype=torch.bool), torch.ones(5, 5, dtype=torch.bool).tril()], 1)
     found, wanted = tensors(dtype), tensors(dtype)
     outputs = [
-        cpu_attention.attend(*found, scale=0.3, mask_TK=mask),
+        cpu_attention.attend(*found, scale=0.3, mask=mask),
         reference(*wanted, 0.3, mask),
     ]
     torch.testing.assert_close(*outputs, rtol=0, atol=bound)
@@ -63,6 +71,48 @@ def test_without_a_mask_it_is_causal():
         cpu_attention.attend(query, key, value, 0.3, None),
         cpu_attention.attend(query, key, value, 0.3, mask),
     )
+
+
+def test_every_row_may_have_a_mask_of_its_own():
+    query, key, value = tensors(torch.float64)
+    masks = torch.rand(3, 5, 9) > 0.4
+    masks[:, :, 0] = True
+    together = cpu_attention.attend(query, key, value, 0.3, masks)
+    for row in range(3):
+        alone = cpu_attention.attend(
+            query[row : row + 1], key[row : row + 1], value[row : row + 1], 0.3, masks[row]
+        )
+        torch.testing.assert_close(together[row : row + 1], alone)
+
+
+def test_a_query_that_sees_nothing_harms_no_other():
+    query, key, value = tensors(torch.float32)
+    mask = torch.ones(5, 9, dtype=torch.bool)
+    mask[0] = False
+    cpu_attention.attend(query, key, value, 0.3, mask)[:, 1:].sum().backward()
+    assert all(each.grad.isfinite().all() for each in (query, key, value))
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_a_model_gives_the_same_logits_and_gradients(padding):
+    """Padded rows and packed rows, as transformers masks them."""
+    ids = torch.arange(2, 26).reshape(2, 12)
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    if padding == "right":
+        mask = mask.flip(1)
+    packed = {"position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3, 4]]), "use_cache": False}
+    found = []
+    for choose in (lambda model: None, cpu_attention.use_cpu_attention):
+        model = llama()
+        choose(model)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[mask.bool()]
+        rows = model(input_ids=ids[:1], **packed).logits
+        (logits.logsumexp(-1).sum() + rows.logsumexp(-1).sum()).backward()
+        found.append([logits, rows, *(parameter.grad for parameter in model.parameters())])
+    assert model.config._attn_implementation == cpu_attention.NAME
+    for plain, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
 
 
 def test_long_contexts_go_to_the_fused_kernel():
