@@ -20,7 +20,8 @@ T = TypeVar("T")
 Message = Mapping[str, str]
 """One turn: ``{"role": "system" | "user" | "assistant", "content": text}``."""
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "cut"]
+"""``cut``: unfinished, to be continued in the next step; neither scored nor trained on as it is."""
 OutcomeKind = Literal["ok", "abstain", "error", "timeout"]
 
 
@@ -55,11 +56,19 @@ class Completion:
     """Decoded without special tokens."""
     finish_reason: FinishReason
     weight_version: int
-    """Version of the policy weights that sampled it."""
+    """Version of the policy weights that sampled its first token."""
     seed: int
+    """Of its first span; those of later spans derive alike from the steps that continued it."""
     routed_experts: NDArray[Any] | None = field(default=None, compare=False)
     """uint8 or uint16 [P + T - 1, L, K]: the K experts that the engine sent each fed token to in each of
     the L MoE layers. Kept under ``grpo.replay: rollout`` alone."""
+    versions: tuple[tuple[int, int], ...] = ()
+    """(weight version, tokens) of each span, first token first; their tokens add up to T. More than one
+    span under ``rollout.partial_tokens`` alone; filled in when not given."""
+
+    def __post_init__(self) -> None:
+        if not self.versions:
+            object.__setattr__(self, "versions", ((self.weight_version, len(self.token_ids)),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,11 @@ class Group:
 
     prompt: Prompt
     completions: list[Completion]
+
+    @property
+    def finished(self) -> bool:
+        """None of its completions was cut."""
+        return all(each.finish_reason != "cut" for each in self.completions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +210,11 @@ class Policy(Protocol):
 class Rollout(Protocol):
     """The rollout engine as the loop sees it."""
 
-    def sample(self, prompts: Sequence[Prompt], group_size: int, step: int) -> Iterator[Group]:
-        """Groups in the order in which they finish."""
+    def sample(
+        self, prompts: Sequence[Prompt], group_size: int, step: int, carried: Sequence[Group] = ()
+    ) -> Iterator[Group]:
+        """Groups in the order in which they end: new ones, and those carried, whose cut completions go on.
+        Under ``rollout.partial_tokens`` a group may come back with completions that were cut (again)."""
         ...
 
 

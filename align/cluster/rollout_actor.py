@@ -50,8 +50,10 @@ class RolloutActor:
         """Answer once the engine is up."""
         return True
 
-    def sample(self, prompts: list[Prompt], group_size: int, step: int) -> Iterator[Group]:
-        yield from self.engine.sample(prompts, group_size, step)
+    def sample(
+        self, prompts: list[Prompt], group_size: int, step: int, carried: Sequence[Group] = ()
+    ) -> Iterator[Group]:
+        yield from self.engine.sample(prompts, group_size, step, carried)
 
     def answer(self, prompts: list[Prompt], max_new_tokens: int, temperature: float) -> list[Completion]:
         return self.engine.answer(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
@@ -111,8 +113,12 @@ class RolloutClient:
         wait(actor.ready.remote(), ENGINE)
         return cls(actor)
 
-    def sample(self, prompts: Sequence[Prompt], group_size: int, step: int) -> Iterator[Group]:
-        stream = self.actor.sample.options(num_returns="streaming").remote(list(prompts), group_size, step)
+    def sample(
+        self, prompts: Sequence[Prompt], group_size: int, step: int, carried: Sequence[Group] = ()
+    ) -> Iterator[Group]:
+        ask = self.actor.sample.options(num_returns="streaming")
+        more = [list(carried)] if carried else []
+        stream = ask.remote(list(prompts), group_size, step, *more)
         for reference in stream:
             yield wait(reference, ENGINE)
 

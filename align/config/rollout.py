@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from align.config.base import Section
 from align.config.policy import Dtype
@@ -15,6 +15,9 @@ class RolloutConfig(Section):
 
     max_new_tokens: int = Field(256, ge=1)
     """Longest completion."""
+    partial_tokens: int | None = Field(None, ge=1)
+    """Partial rollouts: new tokens that a completion gets in one step at most. Its group then waits, and goes
+    on in the next step under the weights of then. Default: every completion ends in its step."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature; training uses the same, so that ratios compare like with like."""
     top_p: float = Field(1.0, gt=0, le=1)
@@ -31,6 +34,15 @@ class RolloutConfig(Section):
     """Compile the engine's model: slower start (a minute), somewhat faster decoding."""
     tensor_parallel: int = Field(1, ge=1)
     """GPUs that share one engine."""
+
+    @model_validator(mode="after")
+    def _something_to_cut(self) -> RolloutConfig:
+        if self.partial_tokens is not None and self.partial_tokens >= self.max_new_tokens:
+            raise ValueError(
+                f"partial_tokens ({self.partial_tokens}) cuts nothing, since no completion has more than "
+                f"max_new_tokens ({self.max_new_tokens}): lower it or leave it out"
+            )
+        return self
 
 
 class SyncConfig(Section):

@@ -181,9 +181,7 @@ def _attention(
     return torch.cat(parts)[None], None
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None
-) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
     """Causal where no mask is given; all [rows, tokens, heads, D]."""
     if cpu_attention.fits(query, key):
         return cpu_attention.attend(query, key, value, scaling, mask)

@@ -6,9 +6,11 @@ import math
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from align.config.recipe import GrpoRecipe, SftRecipe
+from align.config.rollout import RolloutConfig
 from align.config.run import ClusterConfig
 from align.errors import ModelError
 from align.plan.memory import (
@@ -151,10 +153,17 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
             f"the KV cache holds {room} sequences of {length} tokens; "
             f"up to {rollout.max_num_seqs} are decoded at once",
             "tokens per step: if every prompt and completion had the maximum length",
+            *_partial(rollout),
             *(f"reward model {name} is not counted: its shape is not known here" for name in unknown),
         ],
         stages=memory_by_stage(memory, household),
     )
+
+
+def _partial(rollout: RolloutConfig) -> Iterator[str]:
+    if budget := rollout.partial_tokens:
+        steps = math.ceil(rollout.max_new_tokens / budget)
+        yield f"a completion gets up to {budget} tokens a step: the longest takes {steps} steps"
 
 
 def _reward_models(recipe: GrpoRecipe) -> tuple[list[int], list[str]]:

@@ -16,6 +16,7 @@ from align.config.rollout import RolloutConfig
 from align.errors import EngineError
 from align.plan.residency import Part
 from align.rollout.absorbed import decode_twice
+from align.rollout.job import Job
 from align.rollout.routing_capture import RoutingCapture, capture_arguments
 from align.rollout.sampling import greedy_params, group_params, probe_params
 from align.rollout.sleep import CpuSleeper, GpuSleeper, Sleeper
@@ -28,8 +29,8 @@ class Engine:
 
     Usage: ``load_weights(source, version)`` whenever the policy changed, then ``sample(...)``. Between
     them ``sleep(part)`` and ``wake(part)`` give the memory of weights and KV cache to others.
-    Invariant: every completion carries the version of the weights that sampled all of it, and none is
-    sampled by weights that slept and were not loaded since.
+    Invariant: every completion says which version of the weights sampled which of its tokens, and none
+    is sampled by weights that slept and were not loaded since.
     """
 
     def __init__(
@@ -107,30 +108,46 @@ class Engine:
         self._asleep: set[Part] = set()
         self._sleeper: Sleeper = CpuSleeper(self.llm) if device == "cpu" else GpuSleeper(self.llm)
 
-    def sample(self, prompts: Sequence[Prompt], group_size: int, step: int) -> Iterator[Group]:
-        """G completions per prompt, each with a seed of its own; groups as they finish.
+    def sample(
+        self, prompts: Sequence[Prompt], group_size: int, step: int, carried: Sequence[Group] = ()
+    ) -> Iterator[Group]:
+        """G completions per prompt, each with a seed of its own; groups as they end.
 
         Args:
             prompts: tokenised prompts.
             group_size: G.
             step: enters the seeds, so that the same prompt differs between steps.
+            carried: groups of other prompts that an earlier call left unfinished. Their cut completions go
+                on from prompt and tokens so far; the others stay.
         """
         pending: dict[str, list[Completion]] = {prompt.id: [] for prompt in prompts}
-        jobs = [(prompt, index) for prompt in prompts for index in range(group_size)]
-        params = [group_params(self.settings, self.seed, step, p.id, i, self._eos) for p, i in jobs]
-        for completion, prompt in self._run(jobs, params, self._routing):
-            group = pending[prompt.id]
-            group.append(completion)
-            if len(group) == group_size:
-                yield Group(prompt, sorted(group, key=lambda each: each.sample_index))
+        wanted: list[tuple[Prompt, int, Completion | None]] = []
+        for group in carried:
+            ended = [each for each in group.completions if each.finish_reason != "cut"]
+            pending[group.prompt.id] = ended
+            cut = [each for each in group.completions if each.finish_reason == "cut"]
+            wanted += [(group.prompt, each.sample_index, each) for each in cut]
+        wanted += [(prompt, index, None) for prompt in prompts for index in range(group_size)]
+        for completion, prompt in self._run([self._job(step, *each) for each in wanted], self._routing):
+            members = pending[prompt.id]
+            members.append(completion)
+            if len(members) == group_size:
+                yield Group(prompt, sorted(members, key=lambda each: each.sample_index))
+
+    def _job(self, step: int, prompt: Prompt, index: int, begun: Completion | None) -> Job:
+        settings, used = self.settings, len(begun.token_ids) if begun else 0
+        params = group_params(settings, self.seed, step, prompt.id, index, self._eos, used)
+        return Job(prompt, index, params, begun, settings.max_new_tokens if settings.partial_tokens else 0)
 
     def answer(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, temperature: float = 0.0
     ) -> list[Completion]:
         """One completion per prompt, in order; greedy at temperature 0."""
-        jobs = [(prompt, 0) for prompt in prompts]
-        params = [greedy_params(max_new_tokens, temperature, self.seed, p.id, self._eos) for p in prompts]
-        found = {prompt.id: completion for completion, prompt in self._run(jobs, params)}
+        jobs = [
+            Job(each, 0, greedy_params(max_new_tokens, temperature, self.seed, each.id, self._eos))
+            for each in prompts
+        ]
+        found = {prompt.id: completion for completion, prompt in self._run(jobs)}
         return [found[prompt.id] for prompt in prompts]
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
@@ -215,52 +232,34 @@ class Engine:
             )
 
     def _run(
-        self,
-        jobs: Sequence[tuple[Prompt, int]],
-        params: Sequence[Any],
-        routing: RoutingCapture | None = None,
+        self, jobs: Sequence[Job], routing: RoutingCapture | None = None
     ) -> Iterator[tuple[Completion, Prompt]]:
         self._check_ready()
         engine = self.llm.llm_engine
-        running: dict[str, tuple[Prompt, int, Any, str]] = {}
+        running: dict[str, tuple[Job, str]] = {}
         if routing:
             routing.start()
-        for (prompt, index), each in zip(jobs, params, strict=True):
+        for job in jobs:
             self._requests += 1
             name = str(self._requests)
-            request = engine.add_request(name, {"prompt_token_ids": prompt.token_ids}, each)
-            running[name] = (prompt, index, each, request)
+            running[name] = job, engine.add_request(name, {"prompt_token_ids": job.fed}, job.params)
         try:
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        prompt, index, each, request = running.pop(output.request_id)
+                        job, request = running.pop(output.request_id)
                         (answer,) = output.outputs
-                        fed = len(prompt.token_ids) + len(answer.token_ids) - 1
+                        fed = len(job.fed) + len(answer.token_ids) - 1
                         experts = routing.take(request, answer, fed) if routing else None
-                        yield self._completion(answer, prompt, index, each.seed, experts), prompt
+                        yield job.completion(answer, self.version, self._decode, experts), job.prompt
         finally:  # an abandoned generator must not leave requests behind
             if running:
                 engine.abort_request(list(running))
             if routing:
                 routing.stop()
 
-    def _completion(
-        self, output: Any, prompt: Prompt, index: int, seed: int | None, routed_experts: Any
-    ) -> Completion:
-        tokens = list(output.token_ids)
-        logprobs = output.logprobs or []
-        return Completion(
-            prompt_id=prompt.id,
-            sample_index=index,
-            token_ids=tokens,
-            logprobs=[row[token].logprob for row, token in zip(logprobs, tokens, strict=bool(logprobs))],
-            text=self.tokenizer.decode(tokens, skip_special_tokens=True),
-            finish_reason="length" if output.finish_reason == "length" else "stop",
-            weight_version=self.version,
-            seed=seed or 0,
-            routed_experts=routed_experts,
-        )
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     @property
     def _eos(self) -> int:

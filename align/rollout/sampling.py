@@ -11,11 +11,21 @@ LIKELIEST = 20  # tokens; vLLM gives no more by default
 
 
 def group_params(
-    settings: RolloutConfig, run_seed: int, step: int, prompt_id: str, sample_index: int, eos: int
+    settings: RolloutConfig,
+    run_seed: int,
+    step: int,
+    prompt_id: str,
+    sample_index: int,
+    eos: int,
+    begun: int = 0,
 ) -> Any:
-    """Parameters of one member of a group, seeded by (run seed, step, prompt id, sample index)."""
+    """Parameters of one member of a group, seeded by (run seed, step, prompt id, sample index).
+
+    ``begun`` tokens of it, which earlier steps sampled, count towards ``max_new_tokens``.
+    """
+    left = settings.max_new_tokens - begun
     return _params(
-        max_tokens=settings.max_new_tokens,
+        max_tokens=min(left, settings.partial_tokens or left),
         temperature=settings.temperature,
         top_p=settings.top_p,
         seed=derive_seed(run_seed, step, prompt_id, sample_index),

@@ -37,8 +37,9 @@ from align.train.grpo_async import grpo_async
 from align.train.interrupt import StopRequest
 from align.train.last_step import LastStep
 from align.train.marks import Marks
+from align.train.partial import check_partial, pack, unpack
 from align.train.parts import Parts
-from align.types import Prompt, StepStats
+from align.types import Group, Prompt, StepStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
     Raises:
         AlignError: whichever of them is wrong, naming file, key and remedy.
     """
+    check_partial(recipe, file=file)
     reach_hub(recipe.policy.path, file=file)
     check_replay(load_config(recipe.policy), recipe.grpo.replay, file=file)
     tokenizer = load_tokenizer(recipe.policy)
@@ -119,6 +121,8 @@ def run_grpo(recipe: GrpoRecipe, *, file: Path, resume: bool = False) -> Path:
         if not checkpoint:
             job.evaluate(0)
         _loop(recipe, job, store, start, stack)
+        if job.parts.carried:
+            reporter.message(f"left out, being unfinished: {len(job.parts.carried)} groups of the last step")
         job.policy.save_model(run.final.resolve())
     return run.path
 
@@ -187,6 +191,7 @@ class Job:
         state = checkpoint.state()
         self.sampler.restore(state["sampler"])
         self.rewards.load_state_dict(state["rewards"])
+        self.parts.carried[:] = unpack(state.get("carried", []), self.prepared.prompts)
         self.sync.version = state["version"]  # pushed once more, under the same number
 
 
@@ -219,8 +224,11 @@ def start_job(
     reporter.message(residency.describe())
     sampler = PromptSampler(prepared.prompts, recipe.data, seed=recipe.seed)
     sync = WeightSync(policy.actor, rollout.actor, recipe, prepared.probe, residency.want)
-    marks = Marks(lambda: {"sampler": sampler.state(), "rewards": rewards.state_dict()})
-    parts = Parts(sampler, policy, rollout, rewards, sync, residency, prepared.decode, marks.note)
+    carried: list[Group] = []
+    marks = Marks(
+        lambda: {"sampler": sampler.state(), "rewards": rewards.state_dict(), "carried": pack(carried)}
+    )
+    parts = Parts(sampler, policy, rollout, rewards, sync, residency, prepared.decode, marks.note, carried)
     return Job(
         recipe, prepared, parts, sampler, marks, policy, rollout, rewards, sync, residency, reporter, file
     )

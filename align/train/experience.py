@@ -21,6 +21,9 @@ class Experience:
     """Everything sampled in one step, in the order in which the prompts were drawn."""
 
     groups: list[Group] = field(default_factory=list)
+    """Those that are finished."""
+    carried: list[Group] = field(default_factory=list)
+    """Those that the next step continues (``rollout.partial_tokens``)."""
     scores: list[SampleScore] = field(default_factory=list)
     advantages: list[Advantage] = field(default_factory=list)
     """One per completion of ``groups``."""
@@ -29,7 +32,7 @@ class Experience:
     trained_advantages: list[Advantage] = field(default_factory=list)
     rounds: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
-    """What the rewards report."""
+    """What the rewards report, and the share of groups that are carried."""
 
     def add(self, group: Group, advantages: list[Advantage], *, train: bool) -> None:
         """Take in a group; one that is not trained on keeps no advantages."""
@@ -44,18 +47,25 @@ def gather(recipe: GrpoRecipe, parts: Parts, step: int) -> Experience:
     """Sample and score one step; under dynamic sampling, until enough groups carry a signal.
 
     Under dynamic sampling, groups without signal and those beyond ``prompts_per_step`` are sampled
-    and reported, but not trained on (DAPO §3.2).
+    and reported, but not trained on (DAPO §3.2). Groups that are cut are not replaced: they come next step.
     """
     config, stage = recipe.grpo, parts.stages.stage
     found, wanted, dynamic = Experience(), config.prompts_per_step, config.dynamic_sampling
-    while count := refill(wanted, len(found.trained), len(found.groups), found.rounds, dynamic):
+    while count := refill(
+        wanted - len(found.carried), len(found.trained), len(found.groups), found.rounds, dynamic
+    ):
         with stage("data"):
-            drawn = {group.prompt.id for group in found.groups}
-            prompts = [prompt for prompt in parts.sampler.next(count) if prompt.id not in drawn]
+            known = {group.prompt.id for group in (*found.groups, *found.carried, *parts.carried)}
+            carried = parts.carried[:count]
+            del parts.carried[:count]
+            drawn = parts.sampler.next(count - len(carried))
+            prompts = [prompt for prompt in drawn if prompt.id not in known]
         with stage("rollout"):
-            groups = sample_and_submit(parts, prompts, config.group_size, step)
+            sampled = sample_and_submit(parts, prompts, carried, config.group_size, step)
         with stage("score"):
             scores = parts.rewards.collect()
+        groups = [group for group in sampled if group.finished]
+        found.carried += [group for group in sampled if not group.finished]
         advantages = iter(advantages_of(recipe, parts, groups, scores))
         for group in groups:
             own = [next(advantages) for _ in group.completions]
@@ -64,6 +74,10 @@ def gather(recipe: GrpoRecipe, parts: Parts, step: int) -> Experience:
         found.scores += scores
         found.rounds += 1
     found.metrics = parts.rewards.metrics()
+    if recipe.rollout.partial_tokens is not None:
+        parts.carried.extend(found.carried)
+        every = len(found.groups) + len(found.carried)
+        found.metrics["rollout/carried_share"] = len(found.carried) / max(1, every)
     parts.mark(step)
     return found
 
@@ -84,10 +98,16 @@ def flat(advantages: Sequence[Advantage]) -> list[float | None]:
     return [each for one in advantages for each in (one if isinstance(one, list) else [one])]
 
 
-def sample_and_submit(parts: Parts, prompts: Sequence[Prompt], group_size: int, step: int) -> list[Group]:
-    """Sample G completions per prompt; scoring of a group starts as soon as it is finished."""
-    finished: dict[str, Group] = {}
-    for group in parts.rollout.sample(prompts, group_size, step):
-        parts.rewards.submit(group)
-        finished[group.prompt.id] = group
-    return [finished[prompt.id] for prompt in prompts]
+def sample_and_submit(
+    parts: Parts, prompts: Sequence[Prompt], carried: Sequence[Group], group_size: int, step: int
+) -> list[Group]:
+    """Continue the carried groups and sample G completions per prompt; the groups in that order.
+
+    Scoring of a group starts as soon as it is finished.
+    """
+    ended: dict[str, Group] = {}
+    for group in parts.rollout.sample(prompts, group_size, step, carried):
+        if group.finished:
+            parts.rewards.submit(group)
+        ended[group.prompt.id] = group
+    return [ended[prompt.id] for prompt in (*(group.prompt for group in carried), *prompts)]

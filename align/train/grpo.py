@@ -14,6 +14,7 @@ from align.algo.assemble import assemble
 from align.algo.step_rewards import mean_advantages
 from align.config.recipe import GrpoRecipe
 from align.train.experience import Experience, gather
+from align.train.partial import staleness
 from align.train.parts import Parts
 from align.types import StepStats, SyncReport
 
@@ -56,16 +57,13 @@ def step_stats(
     seconds: dict[str, float],
 ) -> StepStats:
     """What the step reports."""
-    ages = [
-        pushed.version - 1 - each.weight_version for group in experience.groups for each in group.completions
-    ]
     metrics = (
         experience.metrics
         | metrics
+        | staleness(experience.groups, pushed.version - 1)
         | {
-            "rollout/staleness": sum(ages) / len(ages),
             "rollout/rounds": float(experience.rounds),
-            "rollout/trained_share": len(experience.trained) / len(experience.groups),
+            "rollout/trained_share": len(experience.trained) / max(1, len(experience.groups)),
             "sync/probe_mean": pushed.probe_mean,
             "sync/probe_max": pushed.probe_max,
             "sync/version": float(pushed.version),

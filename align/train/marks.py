@@ -1,4 +1,4 @@
-"""Where sampler and rewards stood after each of the last steps' samples."""
+"""Where sampler, rewards and carried groups stood after each of the last steps' samples."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from align.algo.step_rewards import Decode
-from align.types import Policy, Prompt, Rewards, Rollout, Sync
+from align.types import Group, Policy, Prompt, Rewards, Rollout, Sync
 
 
 class Sampler(Protocol):
@@ -38,3 +38,5 @@ class Parts:
     """Tokens to text without special tokens."""
     mark: Callable[[int], None]
     """Notes where sampler and rewards stand once a step's samples are scored, for its checkpoint."""
+    carried: list[Group] = field(default_factory=list)
+    """Groups that earlier steps left unfinished, oldest first: ``align.train.partial``."""

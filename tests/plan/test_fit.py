@@ -119,3 +119,9 @@ def test_reward_models_are_counted_and_unknown_ones_named():
     plan = plan_grpo(grpo(rewards={"terms": terms}), LITE)
     assert plan.memory["reward models"] == 2 * (LITE.total - LITE.embedding)  # without the output head
     assert any("reward model b is not counted" in note for note in plan.notes)
+
+
+def test_partial_rollouts_are_noted():
+    plan = plan_grpo(grpo(rollout={"max_new_tokens": 1000, "partial_tokens": 300}), LITE)
+    assert any("up to 300 tokens a step: the longest takes 4 steps" in note for note in plan.notes)
+    assert not any("a step: the longest" in note for note in plan_grpo(grpo(), LITE).notes)

@@ -14,11 +14,16 @@ def test_a_row_holds_the_whole_sample(make_step):
         "part": "train",
         "sample_index": 1,
         "prompt": "system: Be brief.\n\nuser: Ask a",
+        "prompt_messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Ask a"},
+        ],
         "completion": "answer",
         "finish_reason": "length",
         "prompt_tokens": 5,
         "tokens": 4,
         "weight_version": 3,
+        "versions": [{"version": 3, "tokens": 4}],
         "seed": 101,
         "logprob_mean": pytest.approx(-0.75),  # (3 × −0.5 − 1.5) / 4
         "reward": 0.0,

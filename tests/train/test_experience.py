@@ -47,7 +47,9 @@ class Toy:
         first, self.drawn = self.drawn, self.drawn + count
         return [Prompt(f"a/{number % self.pool}", (), [1]) for number in range(first, first + count)]
 
-    def sample(self, prompts: Sequence[Prompt], size: int, step: int) -> Iterator[Group]:
+    def sample(
+        self, prompts: Sequence[Prompt], size: int, step: int, carried: Sequence[Group] = ()
+    ) -> Iterator[Group]:
         for prompt in reversed(prompts):  # they finish in another order
             assert not self.pushing.is_set(), "weights changed under a running engine"
             completions = [

@@ -50,7 +50,9 @@ class Toy:
         self.drawn += count
         return [Prompt(f"a/{self.drawn + i}", (), [1]) for i in range(count)]
 
-    def sample(self, prompts: Sequence[Prompt], size: int, step: int) -> Iterator[Group]:
+    def sample(
+        self, prompts: Sequence[Prompt], size: int, step: int, carried: Sequence[Group] = ()
+    ) -> Iterator[Group]:
         self._do("sample")
         for prompt in prompts:
             yield Group(
