@@ -1,9 +1,11 @@
-"""What all tests share: where things are."""
+"""What all tests share: where things are, and a small DeepSeek-V2."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,3 +37,42 @@ def smollm2() -> Path:
     if not (folder / "config.json").is_file():
         pytest.skip(f"no model at {folder}: run `make smollm2`")
     return folder
+
+
+@pytest.fixture(scope="session")
+def deepseek_v2() -> Callable[..., dict[str, Any]]:
+    """``deepseek_v2(vocab_size=97)``: settings of a small DeepSeek-V2, as of its ``config.json``.
+
+    A dense layer and two of 4 routed and 1 shared expert, 2 of 4 used; MLA is scaled down too. What is
+    named replaces what stands here.
+    """
+
+    def settings(**changes: Any) -> dict[str, Any]:
+        small = {
+            "architectures": ["DeepseekV2ForCausalLM"],
+            "model_type": "deepseek_v2",
+            "vocab_size": 128,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "moe_intermediate_size": 16,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "kv_lora_rank": 16,
+            "q_lora_rank": None,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 8,
+            "v_head_dim": 8,
+            "n_routed_experts": 4,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 2,
+            "first_k_dense_replace": 1,
+            "topk_method": "greedy",
+            "n_group": 1,
+            "topk_group": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+        }
+        return small | changes
+
+    return settings

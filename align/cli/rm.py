@@ -34,7 +34,5 @@ def rm(
 
     run = run_reward_model(loaded, file=recipe, resume=resume)
     console.print(
-        f"done: {run}  (reward model in {run / 'final'}, reports in {run / 'report.html'} "
-        f"and {run / 'reward_model.html'})",
-        soft_wrap=True,
+        f"done: {run}  (reward model in {run / 'final'}, report in {run / 'report.html'})", soft_wrap=True
     )

@@ -40,6 +40,24 @@ class DataConfig(Section):
     """Named parts; names show up in prompt ids, metrics and errors."""
 
 
+class PreferencePartConfig(PartConfig):
+    """A part of a reward model's mixture."""
+
+    pairs_by: str | None = None
+    """Column with a number. The rows are then single answers (``prompt``, ``completion``), as in the
+    rollout files of a run, and each prompt gives one pair: its best answer against its worst. Pairwise
+    loss only."""
+
+
+class PreferenceDataConfig(Section):
+    """A mixture of parts for a reward model."""
+
+    path: str | None = None
+    """Source of every part that names none of its own."""
+    parts: dict[str, PreferencePartConfig] = Field(default={"train": PreferencePartConfig()}, min_length=1)
+    """Named parts; names show up in row ids, metrics and errors."""
+
+
 class EvalPartConfig(PartConfig):
     """A held-out part and the function that scores it."""
 

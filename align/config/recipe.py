@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from align.config.base import Section
-from align.config.data import DataConfig, EvalConfig
+from align.config.data import DataConfig, EvalConfig, PreferenceDataConfig
 from align.config.grpo import GrpoConfig
 from align.config.optim import OptimConfig
 from align.config.policy import PolicyConfig
@@ -82,9 +82,9 @@ class RewardModelRecipe(RunRecipe):
     """``align rm``: reward-model training."""
 
     kind: Literal["rm"]
-    data: DataConfig
+    data: PreferenceDataConfig
     """Pairs: ``chosen`` and ``rejected``, each an answer to ``prompt`` or a whole conversation; or
-    conversations with a ``score``."""
+    conversations with a ``score``; or scored answers to be paired (``pairs_by``)."""
     rm: RewardModelConfig = RewardModelConfig()
     """Loss, epochs, batch, split."""
     optim: RewardModelOptimConfig = RewardModelOptimConfig()
@@ -93,6 +93,15 @@ class RewardModelRecipe(RunRecipe):
     """Saving."""
     report: ReportConfig = ReportConfig()
     """Reporting."""
+
+    @model_validator(mode="after")
+    def _pairs_by_of_pairs(self) -> RewardModelRecipe:
+        made = [name for name, part in self.data.parts.items() if part.pairs_by is not None]
+        if made and self.rm.loss != "bradley_terry":
+            raise ValueError(
+                f"data.parts.{made[0]}.pairs_by belongs to rm.loss: bradley_terry, not to {self.rm.loss}"
+            )
+        return self
 
 
 class GrpoRecipe(RunRecipe):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align.config.data import DataConfig, EvalConfig, PartConfig
+from align.config.data import DataConfig, EvalConfig, PartConfig, PreferenceDataConfig
 from align.dataset.expression import compile_expression
 from align.dataset.sources import load_rows
 from align.errors import AlignError, DataError, RecipeError
@@ -37,7 +37,10 @@ class Part:
 
 
 def load_parts(
-    data: DataConfig | EvalConfig, *, file: str | Path | None = None, key: str = "data"
+    data: DataConfig | PreferenceDataConfig | EvalConfig,
+    *,
+    file: str | Path | None = None,
+    key: str = "data",
 ) -> list[Part]:
     """Every part of a data or eval section, in the recipe's order.
 

@@ -11,9 +11,10 @@ from align.dataset.messages import _check, _turns, _with_system, conversation_of
 from align.errors import DataError
 from align.types import Message
 
-Noise = Literal["identical", "differing", "empty"]
-"""Why a row says nothing: both sides are the same; they answer different prompts; a turn has no text."""
-NOISE: tuple[Noise, ...] = ("identical", "differing", "empty")
+Noise = Literal["identical", "differing", "empty", "unscored", "tied"]
+"""Why a row says nothing: both sides are the same; they answer different prompts; a turn has no text; of
+answers that are to be paired: one has no score; those to one prompt do not differ in theirs."""
+NOISE: tuple[Noise, ...] = ("identical", "differing", "empty", "unscored", "tied")
 Conversation = tuple[Message, ...]
 Loss = Literal["bradley_terry", "regression", "binary"]
 

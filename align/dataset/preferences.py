@@ -5,6 +5,8 @@ Rows that say nothing are left out and counted, by part:
     identical  both sides are the same
     differing  the two sides do not answer the same prompt
     empty      a turn has no text (the answer's, or one before it)
+    unscored   an answer that was to be paired has no score
+    tied       the answers to a prompt that were to be paired have all the same score
 
 A malformed row (a wrong role, no answer at the end, a score that is no number) is an error.
 """
@@ -17,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.config.data import DataConfig
+from align.config.data import PreferenceDataConfig
 from align.config.reward_model import RewardModelConfig
+from align.dataset.answer_pairs import best_against_worst
 from align.dataset.mixture import epoch_counts, epoch_rows
-from align.dataset.parts import Part, at_row, load_parts
+from align.dataset.parts import Part, Row, at_row, load_parts
 from align.dataset.preference_rows import NOISE, Noise, Pair, Point, group_of, is_held_out, read_row
-from align.errors import AlignError, DataError, ModelError
-from align.types import Message
+from align.dataset.preference_tokens import cut, encode
+from align.errors import AlignError, DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,7 +50,7 @@ class PreferenceSummary:
     excluded: int
     """Left out by ``where``."""
     noise: Mapping[Noise, int]
-    """Left out because they say nothing, by kind."""
+    """Left out because they say nothing, by kind: rows, or prompts where it says ``tied``."""
     truncated: int
     """Usable rows that lost the beginning of a conversation."""
     train: int
@@ -88,7 +91,7 @@ class Preferences:
 
 
 def load_preferences(
-    data: DataConfig,
+    data: PreferenceDataConfig,
     tokenizer: PreTrainedTokenizerBase,
     rm: RewardModelConfig,
     *,
@@ -115,7 +118,7 @@ def load_preferences(
     parts = load_parts(data, file=file)
     places: dict[str, list[int]] = {}
     for part in parts:
-        places[part.name] = reader.read(part)
+        places[part.name] = reader.read(part, data.parts[part.name].pairs_by)
     if not any(places.values()) or not reader.held:
         side = "training" if reader.held else "held-out"
         raise DataError(
@@ -148,7 +151,11 @@ def load_preferences(
 def remarks(summary: Sequence[PreferenceSummary], max_length: int) -> Iterator[str]:
     """One sentence for each part that lost rows or beginnings."""
     for line in summary:
-        lost = [f"{count} {kind}" for kind, count in line.noise.items() if count]
+        lost = [
+            f"{count} {'tied prompts' if kind == 'tied' else kind}"
+            for kind, count in line.noise.items()
+            if count
+        ]
         if lost:
             yield f"part {line.name}: left out of {line.found} rows: {', '.join(lost)}"
         if line.truncated:
@@ -157,51 +164,6 @@ def remarks(summary: Sequence[PreferenceSummary], max_length: int) -> Iterator[s
                 f"part {line.name}: {line.truncated} of {usable} rows are longer than {max_length} tokens "
                 "and lost their beginning"
             )
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a whole conversation as the chat template writes it, [L] ints.
-
-    Raises:
-        ModelError: the template refuses the conversation.
-    """
-    from jinja2 import TemplateError
-
-    try:
-        encoded: Any = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=True, return_dict=True, verbose=False
-        )
-    except TemplateError as error:
-        raise ModelError(
-            f"the chat template refuses this conversation: {error}",
-            key="policy.chat_template",
-            remedy="change the rows, or choose another template",
-        ) from error
-    ids: list[int] = encoded["input_ids"]
-    return ids
-
-
-def shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences have in common from the start."""
-    for place, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return place
-    return min(len(one), len(other))
-
-
-def cut(sides: Sequence[Sequence[int]], limit: int, bos: int | None) -> list[list[int]]:
-    """Each sequence's last ``limit`` tokens; a begin-of-sequence token stays in front.
-
-    What the sides have in common is cut at the same place first, so that both keep the same context.
-    """
-    shared = shared_prefix(sides[0], sides[-1])
-    excess = max(0, min(max(map(len, sides)) - limit, shared - 1))
-    cuts = []
-    for ids in sides:
-        start = max(excess, len(ids) - limit)
-        head = [bos] if start and ids[0] == bos else []
-        cuts.append([*head, *ids[start + len(head) :]])
-    return cuts
 
 
 class _Store:
@@ -259,16 +221,17 @@ class _Reader:
         self.noise: dict[str, Counter[Noise]] = {}
         self.truncated: Counter[str] = Counter()
 
-    def read(self, part: Part) -> list[int]:
+    def read(self, part: Part, pairs_by: str | None) -> list[int]:
         """Store the part's usable rows; the places of those that are trained on."""
-        self.noise[part.name] = Counter()
+        noise: Counter[Noise] = Counter()
+        self.noise[part.name] = noise
         before = len(self.store.lengths)
         train: list[int] = []
-        for row in part.rows:
+        for row in self._rows(part, pairs_by, noise):
             try:
                 found = read_row(row.columns, self.rm.loss, system=part.config.system)
                 if not isinstance(found, Pair | Point):
-                    self.noise[part.name][found] += 1
+                    noise[found] += 1
                     continue
                 group = group_of(found[0])
                 held = is_held_out(group, self.rm.eval_fraction)
@@ -283,12 +246,18 @@ class _Reader:
                 train.append(place)
         if len(self.store.lengths) == before:
             raise DataError(
-                f"nothing is left of part {part.name!r}: {dict(self.noise[part.name])}",
+                f"nothing is left of part {part.name!r}: {dict(noise)}",
                 file=self.file,
                 key=f"data.parts.{part.name}",
                 remedy="check how its columns are mapped",
             )
         return train
+
+    def _rows(self, part: Part, pairs_by: str | None, noise: Counter[Noise]) -> list[Row]:
+        if pairs_by is None:
+            return part.rows
+        key = f"data.parts.{part.name}"
+        return best_against_worst(part.rows, pairs_by, noise, file=self.file, key=key)
 
     def _encode(self, found: Pair | Point, part: str, held: bool) -> list[Any]:
         """The row's own columns, in the order of the store."""

@@ -92,7 +92,8 @@ def _from_folder(
     if not found and len(candidates) == 1:
         found = candidates
     if not found:
-        there = ", ".join(path.name for path in candidates) or "none"
+        more = [f"{len(candidates) - 4} more"] if len(candidates) > 4 else []
+        there = ", ".join([path.name for path in candidates[:4]] + more) or "none"
         raise DataError(
             f"{folder} has no split {split!r}; data files there: {there}",
             file=file,
@@ -103,8 +104,10 @@ def _from_folder(
 
 
 def _split_names(files: Sequence[Path]) -> str:
+    """Names of files without extension, and of shards without their number."""
     pattern = "|".join(re.escape(extension) for extension in EXTENSIONS)
-    return ", ".join(re.sub(rf"({pattern})(\.gz)?$", "", path.name) for path in files)
+    names = (re.sub(rf"(-\d{{5,}}(-of-\d+)?)?({pattern})(\.gz)?$", "", path.name) for path in files)
+    return ", ".join(dict.fromkeys(names))
 
 
 def _from_hub(name: str, subset: str | None, split: str, *, file: str | Path | None, key: str | None) -> Rows:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader
 from align.report.figures import figures
 from align.report.history import History, read_run
 from align.report.panel import clock_time
+from align.report.reward_model import read_measured, reward_figures, summary_line
 
 
 def write_report(run: Path) -> Path:
@@ -40,6 +41,10 @@ def render_report(history: History) -> str:
 
     templates = Environment(loader=PackageLoader("align.report", "templates"), autoescape=True)
     templates.filters["number"] = _number
+    measured = read_measured(history.path)  # of a reward model
+    drawn = figures(history.series)
+    if measured:
+        drawn = [*reward_figures(history.series, measured), *drawn]
     plots = [
         to_html(
             figure,
@@ -48,11 +53,11 @@ def render_report(history: History) -> str:
             div_id=f"plot-{index}",
             config={"displaylogo": False, "responsive": True},
         )
-        for index, figure in enumerate(figures(history.series))
+        for index, figure in enumerate(drawn)
     ]
     return templates.get_template("page.html.jinja").render(
         title=f"Run {history.path.resolve().name}",
-        summary=_summary(history),
+        summary=_summary(history, measured),
         plotly=get_plotlyjs(),
         plots=plots,
         evaluations=_evaluations(history),
@@ -62,7 +67,7 @@ def render_report(history: History) -> str:
     )
 
 
-def _summary(history: History) -> str:
+def _summary(history: History, measured: dict[str, Any] | None) -> str:
     parts = [f"{history.last_step} steps"]
     spent = sum(value for _, value in history.series.get("time/step", []))
     if spent:
@@ -72,6 +77,8 @@ def _summary(history: History) -> str:
         parts.append(f"{tokens:,.0f} completion tokens")
     if started := history.environment.get("started"):
         parts.append(f"last started {started}")
+    if measured:
+        parts.append(summary_line(measured))
     return " · ".join(parts)
 
 

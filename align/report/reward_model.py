@@ -1,4 +1,4 @@
-"""``reward_model.html``: how far a reward model can be trusted, from its run directory alone."""
+"""What ``report.html`` shows of a reward model: how far it can be trusted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from align.errors import RecipeError
-from align.report.figures import _figure, _lines, figures
-from align.report.history import History, read_run
-from align.report.html import _number
+from align.report.figures import _figure, _lines
+from align.report.history import Series
 
 MEASURED = "held_out.json"
 
@@ -25,45 +23,17 @@ _CURVES = (
 )
 
 
-def write_reward_report(run: Path) -> Path:
-    """Write (again) the page of a finished reward-model run.
-
-    Returns:
-        The HTML file in the run directory.
-
-    Raises:
-        RecipeError: ``run`` is no run directory, or holds no held-out measurement.
-    """
-    history = read_run(Path(run))
-    measured = read_measured(Path(run))
-    page = _page(history, measured)
-    file = Path(run) / "reward_model.html"
-    aside = file.with_name(f".tmp-{file.name}")
-    aside.write_text(page, encoding="utf-8")
-    aside.replace(file)
-    return file
-
-
-def read_measured(run: Path) -> dict[str, Any]:
-    """The held-out measurement of a reward-model run.
-
-    Raises:
-        RecipeError: there is none.
-    """
+def read_measured(run: Path) -> dict[str, Any] | None:
+    """The held-out measurement of a finished reward-model run; None where there is none."""
     file = run / MEASURED
     if not file.is_file():
-        raise RecipeError(
-            "no held-out measurement here",
-            file=file,
-            remedy="name the run of an `align rm` that has finished",
-        )
+        return None
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 
-def reward_figures(history: History, measured: Mapping[str, Any]) -> list[go.Figure]:
+def reward_figures(series: Mapping[str, Series], measured: Mapping[str, Any]) -> list[go.Figure]:
     """Reliability, score distributions, accuracy by part, and the curves of the training rows."""
-    series = history.series
     found = [_reliability(measured), _distributions(measured), _accuracies(measured)]
     found += [_lines(title, [(series.get(name), label) for name, label in lines]) for title, lines in _CURVES]
     return [figure for figure in found if figure is not None]
@@ -85,27 +55,6 @@ def summary_line(measured: Mapping[str, Any]) -> str:
                 f"({equal['rows']} pairs)"
             )
     return " · ".join(parts)
-
-
-def _page(history: History, measured: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader
-    from plotly.io import to_html
-    from plotly.offline import get_plotlyjs
-
-    templates = Environment(loader=PackageLoader("align.report", "templates"), autoescape=True)
-    templates.filters["number"] = _number
-    drawn = [*reward_figures(history, measured), *figures(history.series)]
-    plots = [
-        to_html(figure, full_html=False, include_plotlyjs=False, div_id=f"plot-{number}")
-        for number, figure in enumerate(drawn)
-    ]
-    return templates.get_template("page.html.jinja").render(
-        title=f"Reward model {history.path.resolve().name}",
-        summary=summary_line(measured),
-        plotly=get_plotlyjs(),
-        plots=plots,
-        recipe=history.recipe,
-    )
 
 
 def _reliability(measured: Mapping[str, Any]) -> go.Figure | None:

@@ -19,7 +19,6 @@ from align.model.save import save_model
 from align.model.score_head import add_score_lora, is_reward_model, load_score_model
 from align.plan.reward_model import reward_steps
 from align.report.reporter import Reporter
-from align.report.reward_model import write_reward_report
 from align.report.run_directory import RunDirectory, recipe_hash
 from align.train.interrupt import StopRequest
 from align.train.reward_model_arguments import trainer_arguments
@@ -84,8 +83,6 @@ def train(recipe: RewardModelRecipe, prepared: Prepared, *, resume: bool) -> Non
                 reporter.message(f"stopped after step {trainer.state.global_step}; continue with --resume")
             raise KeyboardInterrupt
         _save_final(trainer, recipe)
-    if first:
-        write_reward_report(recipe.directory)
 
 
 def build_trainer(

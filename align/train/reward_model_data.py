@@ -12,7 +12,8 @@ from datasets import Dataset, disable_progress_bars, enable_progress_bars, load_
 
 from align.config.recipe import RewardModelRecipe
 from align.dataset.chat import set_template
-from align.dataset.preferences import PreferenceSummary, encode, load_preferences
+from align.dataset.preference_tokens import encode
+from align.dataset.preferences import PreferenceSummary, load_preferences
 from align.errors import RecipeError
 from align.model.hub import reach_hub
 from align.model.load import load_config, load_tokenizer

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from align.config.load import dump_recipe
 from align.config.recipe import RewardModelRecipe
+from align.dataset.preference_rows import NOISE
 from align.dataset.preferences import PreferenceSummary
 from align.errors import AlignError, DataError
 from align.model.hub import on_hub
@@ -45,8 +46,8 @@ def dry_run_reward_model(recipe: RewardModelRecipe, *, file: Path, console: Cons
 def preference_table(summary: Sequence[PreferenceSummary]) -> Table:
     """What the parts hold and what was left out."""
     table = Table("part", "source", title="data", title_justify="left")
-    headings = ("rows", "left out", "identical", "differing", "empty", "truncated", "train", "held out")
-    for heading in (*headings, "an epoch"):
+    headings = ("rows", "left out", *NOISE, "truncated", "train", "held out", "an epoch")
+    for heading in headings:
         table.add_column(heading, justify="right")
     for line in summary:
         counts = (line.found, line.excluded, *line.noise.values(), line.truncated)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, DeepseekV2Config, LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<end>{% endfor %}"
 
@@ -38,30 +38,17 @@ def tiny_llama():
 
 
 @pytest.fixture(scope="session")
-def tiny_moe():
-    config = DeepseekV2Config(
+def tiny_moe(deepseek_v2):
+    settings = deepseek_v2(
         vocab_size=259,
-        hidden_size=32,
-        intermediate_size=48,
-        moe_intermediate_size=16,
         num_hidden_layers=2,
-        num_attention_heads=2,
         kv_lora_rank=512,
-        q_lora_rank=None,
         qk_nope_head_dim=16,
         qk_rope_head_dim=64,
         v_head_dim=16,
-        n_routed_experts=4,
-        n_shared_experts=1,
-        num_experts_per_tok=2,
-        first_k_dense_replace=1,
-        topk_method="greedy",
-        n_group=1,
-        topk_group=1,
         max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=1,
     )
+    config = AutoConfig.for_model(**settings)
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 

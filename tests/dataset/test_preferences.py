@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from align.config.data import DataConfig
+from align.config.data import PreferenceDataConfig
 from align.config.reward_model import RewardModelConfig
 from align.dataset.chat import set_template
 from align.dataset.preference_rows import (
@@ -21,7 +21,8 @@ from align.dataset.preference_rows import (
     point_of,
     read_row,
 )
-from align.dataset.preferences import Preferences, cut, encode, load_preferences, remarks, shared_prefix
+from align.dataset.preference_tokens import cut, encode, shared_prefix
+from align.dataset.preferences import Preferences, load_preferences, remarks
 from align.errors import DataError
 
 Write = Callable[[str, list[dict[str, Any]]], str]
@@ -45,7 +46,7 @@ def ready(tokenizer: Any) -> Any:
 
 def load(path: str, tokenizer: Any, *, seed: int = 0, **rm: Any) -> Preferences:
     config = RewardModelConfig(**{"max_length": 256, "eval_fraction": 0.3, **rm})
-    return load_preferences(DataConfig(path=path), tokenizer, config, seed=seed, file="recipe.yaml")
+    return load_preferences(PreferenceDataConfig(path=path), tokenizer, config, seed=seed, file="recipe.yaml")
 
 
 # rows
@@ -150,7 +151,7 @@ def test_rows_are_cleaned_split_and_tokenised(ready: Any, write: Write):
     ]
     loaded = load(write("rows.jsonl", rows), ready)
     (line,) = loaded.summary
-    assert line.noise == {"identical": 1, "differing": 1, "empty": 1}
+    assert line.noise == {"identical": 1, "differing": 1, "empty": 1, "unscored": 0, "tied": 0}
     assert (line.found, line.train + line.held_out, line.truncated) == (43, 40, 0)
     assert list(remarks(loaded.summary, 256)) == [
         "part train: left out of 43 rows: 1 identical, 1 differing, 1 empty"
@@ -239,7 +240,7 @@ def test_weights_share_an_epoch(ready: Any, write: Write):
         },
     }
     config = RewardModelConfig(eval_fraction=0.2)
-    loaded = load_preferences(DataConfig.model_validate({"parts": parts}), ready, config, seed=0)
+    loaded = load_preferences(PreferenceDataConfig.model_validate({"parts": parts}), ready, config, seed=0)
     epoch = list(loaded.epoch(0)["part"])
     assert abs(epoch.count("a") - 0.75 * len(epoch)) <= 1
 
@@ -254,7 +255,7 @@ def test_noise_of_hh_rlhf(ready: Any, write: Write, shared_data: Path):
             lines = stream.read().splitlines()
         noisy = [line for line in lines if _suspicious(json.loads(line))]
         path = write(f"{name}.jsonl", [json.loads(line) for line in [*noisy, *lines[:150]]])
-        data = DataConfig.model_validate({"path": path, "parts": {name: part}})
+        data = PreferenceDataConfig.model_validate({"path": path, "parts": {name: part}})
         (line,) = load_preferences(data, ready, RewardModelConfig(max_length=1024), seed=0).summary
         counts[name] = dict(line.noise)
     assert counts["helpful-base"]["identical"] == 2

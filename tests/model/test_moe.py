@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, DeepseekV2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from align.config.policy import LoraConfig
 from align.errors import ModelError
@@ -14,29 +14,16 @@ from align.model.moe import RouterRecorder, find_routers, is_moe
 IDS = torch.arange(2 * 9).view(2, 9) % 50
 
 
-def moe_model(method: str = "greedy") -> Any:
-    torch.manual_seed(0)
-    config = DeepseekV2Config(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        moe_intermediate_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        kv_lora_rank=16,
-        q_lora_rank=None,
-        qk_nope_head_dim=8,
-        qk_rope_head_dim=8,
-        v_head_dim=8,
-        n_routed_experts=8,
-        n_shared_experts=1,
-        num_experts_per_tok=2,
-        first_k_dense_replace=1,
-        topk_method=method,
-        n_group=4,
-        topk_group=1,
-    )
-    return DeepseekV2ForCausalLM(config)
+@pytest.fixture
+def moe_model(deepseek_v2: Any) -> Any:
+    """Makes one, by its top-k method; the weights are always the same."""
+
+    def make(method: str = "greedy") -> Any:
+        torch.manual_seed(0)
+        settings = deepseek_v2(vocab_size=64, n_routed_experts=8, topk_method=method, n_group=4)
+        return DeepseekV2ForCausalLM(AutoConfig.for_model(**settings))
+
+    return make
 
 
 def dense_model() -> Any:
@@ -47,12 +34,12 @@ def dense_model() -> Any:
     )
 
 
-def test_is_moe():
+def test_is_moe(moe_model: Any):
     assert is_moe(moe_model().config)
     assert not is_moe(dense_model().config)
 
 
-def test_records_what_transformers_itself_reports():
+def test_records_what_transformers_itself_reports(moe_model: Any):
     model = moe_model()
     recorder = RouterRecorder(model)
     with recorder.record():
@@ -64,7 +51,7 @@ def test_records_what_transformers_itself_reports():
     assert routing.logits_LBSE.requires_grad
 
 
-def test_router_logits_stay_fp32_in_a_bf16_model():
+def test_router_logits_stay_fp32_in_a_bf16_model(moe_model: Any):
     model = moe_model().bfloat16()
     recorder = RouterRecorder(model)
     with recorder.record():
@@ -72,7 +59,7 @@ def test_router_logits_stay_fp32_in_a_bf16_model():
     assert recorder.routing(rows=2).logits_LBSE.dtype == torch.float32
 
 
-def test_device_limited_choices_stay_inside_one_group():
+def test_device_limited_choices_stay_inside_one_group(moe_model: Any):
     model = moe_model("group_limited_greedy")
     recorder = RouterRecorder(model)
     with recorder.record():
@@ -82,7 +69,7 @@ def test_device_limited_choices_stay_inside_one_group():
     assert torch.equal(selected[..., 0] // 2, selected[..., 1] // 2)
 
 
-def test_nothing_is_kept_outside_record():
+def test_nothing_is_kept_outside_record(moe_model: Any):
     model = moe_model()
     recorder = RouterRecorder(model)
     model(input_ids=IDS)
@@ -92,7 +79,7 @@ def test_nothing_is_kept_outside_record():
     assert recorder.routing(rows=1).selected_LBSK.shape == (2, 1, 9, 2)
 
 
-def test_gradient_checkpointing_gives_the_same_gradient():
+def test_gradient_checkpointing_gives_the_same_gradient(moe_model: Any):
     gradients = []
     for checkpointing in (False, True):
         model = moe_model()
@@ -108,7 +95,7 @@ def test_gradient_checkpointing_gives_the_same_gradient():
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_under_lora_routers_are_found_and_left_alone():
+def test_under_lora_routers_are_found_and_left_alone(moe_model: Any):
     model = add_lora(moe_model(), LoraConfig(rank=2))
     assert len(find_routers(model)) == 2
     adapted = {name for name, p in model.named_parameters() if p.requires_grad}

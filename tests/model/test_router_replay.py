@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DeepseekV2Config, LlamaConfig, MixtralConfig
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from align.algo.reduce import token_weights
 from align.config.policy import LoraConfig
@@ -202,15 +202,13 @@ def test_the_gate_computes_in_fp32_whatever_the_model_is(moe: Any) -> None:
         assert (in_bf16 - exact).abs().max() > 1e-5
 
 
-def test_experts_outside_the_allowed_groups_keep_their_weight() -> None:
+def test_experts_outside_the_allowed_groups_keep_their_weight(deepseek_v2: Any) -> None:
     torch.manual_seed(0)
-    config = DeepseekV2Config(
-        vocab_size=97, hidden_size=64, intermediate_size=96, moe_intermediate_size=32, num_hidden_layers=1,
-        num_attention_heads=2, kv_lora_rank=32, q_lora_rank=None, qk_nope_head_dim=32, qk_rope_head_dim=64,
-        v_head_dim=32, n_routed_experts=4, n_shared_experts=2, num_experts_per_tok=2,
-        first_k_dense_replace=0, topk_method="group_limited_greedy", n_group=2, topk_group=1,
-        routed_scaling_factor=4.0,
+    settings = deepseek_v2(
+        vocab_size=97, hidden_size=64, num_hidden_layers=1, first_k_dense_replace=0,
+        topk_method="group_limited_greedy", n_group=2, routed_scaling_factor=4.0,
     )  # fmt: skip
+    config = AutoConfig.for_model(**settings)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     router, gate = RouterReplay(model), find_routers(model)[0]
     gate.weight.data.normal_()

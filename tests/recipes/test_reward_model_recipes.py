@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from align.config import yaml12
 from align.config.load import load_recipe
-from align.config.recipe import RewardModelRecipe
+from align.config.recipe import GrpoRecipe, RewardModelRecipe
 from align.dataset.parts import load_parts
 from align.dataset.preference_rows import Pair, Point, noise_of, read_row
+from align.errors import RecipeError
+from align.train.pipeline_stages import load_pipeline
 from align.train.reward_model_data import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +47,49 @@ def test_both_answers_to_a_request_are_judged() -> None:
         points = [read_row(row.columns, recipe.rm.loss) for row in (good, bad)]
         assert all(isinstance(point, Point) for point in points)
         assert [point.score for point in points if isinstance(point, Point)] == [1.0, 0.0]
+
+
+def test_training_again_replays_the_first_answers_and_holds_out_the_same() -> None:
+    first, again = load("quickstart/rm_safety"), load("quickstart/rm_safety_again")
+    for name, part in first.data.parts.items():
+        replayed = again.data.parts[name]
+        assert (replayed.path, replayed.columns) == (first.data.path, part.columns)
+    assert again.rm.eval_fraction == first.rm.eval_fraction
+    assert again.rm.max_length == first.rm.max_length
+    assert again.rm.loss == first.rm.loss
+    assert Path(again.policy.path) == first.directory
+
+
+def test_the_documents_examples_are_sound() -> None:
+    text = (ROOT / "docs" / "reward_models.md").read_text(encoding="utf-8")
+    pairs, points = (yaml12.parse(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL))
+    recipe = RewardModelRecipe.model_validate({"kind": "rm", "name": "doc", **pairs})
+    assert recipe.data.parts["now"].pairs_by == "reward"
+    assert (ROOT / str(recipe.data.parts["earlier"].path)).is_file()
+    point_wise = {"kind": "rm", "name": "doc", "policy": {"path": "p"}, **points}
+    shown, shipped = RewardModelRecipe.model_validate(point_wise), load("quickstart/rm_safety_again")
+    assert shown.data.parts["now_safe"] == shipped.data.parts["now_safe"]
+    assert shown.data.path == shipped.data.path
+
+
+def test_only_pairs_are_paired() -> None:
+    with pytest.raises(RecipeError, match=r"pairs_by belongs to rm.loss: bradley_terry, not to binary"):
+        load("quickstart/rm_safety_again", "data.parts.now_safe.pairs_by=score")
+
+
+def test_the_preference_stage_takes_the_model_that_was_trained_again() -> None:
+    _, two_stage = load_pipeline(RECIPES / "quickstart" / "two_stage.yaml")
+    _, (model, preference, after) = load_pipeline(RECIPES / "quickstart" / "preference_again.yaml")
+    made = {stage.name: stage.directory for stage in two_stage}
+    assert Path(model.recipe.policy.path) == made["rm_safety"]
+    assert isinstance(model.recipe, RewardModelRecipe)
+    assert model.recipe.data.path == str(made["reasoning"] / "rollouts")
+    assert Path(preference.recipe.policy.path) == made["reasoning"]
+    assert isinstance(preference.recipe, GrpoRecipe)
+    terms = preference.recipe.rewards.terms
+    assert terms["helpful"].model == str(made["rm_helpful"])
+    assert terms["safety"].model == str(model.directory)
+    assert Path(after.recipe.policy.path) == preference.directory
 
 
 @pytest.mark.parametrize(

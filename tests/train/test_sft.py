@@ -24,28 +24,6 @@ from align.train.sft import build_trainer, run_sft
 from align.train.sft_data import prepare
 from align.train.sft_trainer import PolicyTrainer
 
-MOE = {
-    "architectures": ["DeepseekV2ForCausalLM"],
-    "model_type": "deepseek_v2",
-    "vocab_size": 512,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "moe_intermediate_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "kv_lora_rank": 16,
-    "q_lora_rank": None,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 8,
-    "n_routed_experts": 4,
-    "n_shared_experts": 1,
-    "num_experts_per_tok": 2,
-    "first_k_dense_replace": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
 DENSE = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -63,12 +41,13 @@ FILE = Path("recipe.yaml")
 class Maker:
     """Writes a tiny policy and data set, and makes recipes that use them."""
 
-    def __init__(self, folder: Path, tokenizer: Path) -> None:
+    def __init__(self, folder: Path, tokenizer: Path, deepseek_v2: Any) -> None:
         self.folder = folder
         self.tokenizer = shutil.copytree(tokenizer, folder / "tokenizer")
         rows = [{"prompt": f"{a} + {b} = ?", "completion": f"{a + b}"} for a in range(6) for b in range(6)]
         (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        for name, config in (("moe", MOE), ("dense", DENSE)):
+        moe = deepseek_v2(vocab_size=512)
+        for name, config in (("moe", moe), ("dense", DENSE)):
             (folder / name).mkdir()
             (folder / name / "config.json").write_text(json.dumps(config))
 
@@ -96,8 +75,8 @@ class Maker:
 
 
 @pytest.fixture
-def make(tmp_path: Path, repo_root: Path) -> Maker:
-    return Maker(tmp_path, repo_root / "recipes" / "quickstart" / "policy")
+def make(tmp_path: Path, repo_root: Path, deepseek_v2: Any) -> Maker:
+    return Maker(tmp_path, repo_root / "recipes" / "quickstart" / "policy", deepseek_v2)
 
 
 def metrics(run: Path) -> list[dict[str, float]]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, DeepseekV2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from align.algo.router import expert_balance_loss
 from align.config.sft import SftConfig
@@ -92,29 +92,11 @@ def test_packed_rows_are_shuffled_by_the_seed():
     assert order[0] == order[1] != order[2]
 
 
-def moe() -> Any:
-    config = DeepseekV2Config(
-        vocab_size=128,
-        hidden_size=32,
-        intermediate_size=48,
-        moe_intermediate_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        kv_lora_rank=16,
-        q_lora_rank=None,
-        qk_nope_head_dim=8,
-        qk_rope_head_dim=8,
-        v_head_dim=8,
-        n_routed_experts=4,
-        n_shared_experts=1,
-        num_experts_per_tok=2,
-        first_k_dense_replace=1,
-        initializer_range=0.3,
-    )
-    return DeepseekV2ForCausalLM(config)
+def moe(deepseek_v2: Any) -> Any:
+    return DeepseekV2ForCausalLM(AutoConfig.for_model(**deepseek_v2(initializer_range=0.3)))
 
 
-def dense() -> Any:
+def dense(_: Any) -> Any:
     config = LlamaConfig(
         vocab_size=128,
         hidden_size=32,
@@ -128,9 +110,11 @@ def dense() -> Any:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("build", [moe, dense])
-def test_packed_and_unpacked_rows_give_the_same_loss_and_gradient(build: Any, attention: str):
+def test_packed_and_unpacked_rows_give_the_same_loss_and_gradient(
+    build: Any, attention: str, deepseek_v2: Any
+):
     torch.manual_seed(0)
-    model = build()
+    model = build(deepseek_v2)
     model.set_attn_implementation(attention)
     recorder = RouterRecorder(model) if build is moe else None
     rows = dataset(7, 5, 6, 3)
