@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from align.model.flat_rows import Blocks
 
 NAME = "cpu_products"
 LARGEST = 1 << 26
@@ -21,12 +24,31 @@ LARGEST = 1 << 26
 
 
 def fits(query: Tensor, key: Tensor) -> bool:
-    """Whether :func:`attend` should compute this; arguments as there."""
+    """Whether plain products should compute this; arguments as for :func:`attend`."""
     rows, tokens, heads, _ = query.shape
     return query.device.type == "cpu" and rows * heads * tokens * key.shape[1] <= LARGEST
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
+    """softmax(query · keyᵀ · scale) · value, by plain products or by the fused kernel.
+
+    Arguments and result as for :func:`plain_attention`.
+    """
+    if fits(query, key):
+        return plain_attention(query, key, value, scale, mask)
+    repeats = query.shape[2] // key.shape[2]
+    if repeats > 1:
+        key, value = (each.repeat_interleave(repeats, dim=2) for each in (key, value))
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    output = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale
+    )
+    return output.transpose(1, 2)
+
+
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None
+) -> Tensor:
     """softmax(query · keyᵀ · scale) · value; a head of keys serves H / J heads of queries.
 
     Args:
@@ -52,7 +74,7 @@ def use_cpu_attention(model: Any) -> None:
         model.set_attn_implementation(NAME)
 
 
-def _attention(
+def attention(
     module: Any,
     query: Tensor,
     key: Tensor,
@@ -61,10 +83,17 @@ def _attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
+    blocks: Blocks | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' interface: query [B, H, T, D], key and value with H or fewer heads."""
+    """transformers' interface: query [B, H, T, D], key and value with H or fewer heads.
+
+    With ``blocks`` the one row holds many sequences, and each is attended to alone.
+    """
     rows = [each.transpose(1, 2) for each in (query, key, value)]
+    if blocks is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return _attend_blocks(rows[0], rows[1], rows[2], scale, blocks), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if attention_mask is None:
         plain = causal and query.shape[2] == key.shape[2]
@@ -79,7 +108,18 @@ def _attention(
     return attend(rows[0], rows[1], rows[2], scale, mask), None
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)
+def _attend_blocks(query: Tensor, key: Tensor, value: Tensor, scale: float, blocks: Blocks) -> Tensor:
+    """Each sequence of a flat row alone; all [1, S, heads, D]."""
+    parts = []
+    for pick in blocks.picks:
+        query_bt, key_bt, value_bt = (
+            each[0].index_select(0, pick.flatten()).unflatten(0, pick.shape) for each in (query, key, value)
+        )
+        parts.append(attend(query_bt, key_bt, value_bt, scale).flatten(0, 1))
+    return torch.cat(parts).index_select(0, blocks.back_S)[None]
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
 
 

@@ -50,7 +50,7 @@ def completion_logprobs(
     hidden_NH = forward_packed(base.get_decoder(), row).index_select(0, row.predictors_N)
     targets_N = torch.tensor([token for c in completion_tokens for token in c], device=device)
     weight_VH = base.get_output_embeddings().weight
-    logprobs_N, entropy_N = _TokenLogprobs.apply(hidden_NH, weight_VH, targets_N, temperature)
+    logprobs_N, entropy_N, _ = token_logprobs(hidden_NH, weight_VH, targets_N, temperature=temperature)
 
     lengths_B = torch.tensor([len(c) for c in completion_tokens], device=device)
     mask_BT = torch.arange(int(lengths_B.max()), device=device)[None] < lengths_B[:, None]
@@ -62,6 +62,38 @@ def completion_logprobs(
     )
 
 
+class TokenLogprobs(NamedTuple):
+    """Of N tokens; gradients flow through ``logprobs_N`` alone."""
+
+    logprobs_N: Tensor
+    """fp32."""
+    entropy_N: Tensor
+    """fp32, nats."""
+    likeliest_N: Tensor
+    """bool: no other token is more likely; all False unless asked for."""
+
+
+def token_logprobs(
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    targets_N: Tensor,
+    *,
+    temperature: float = 1.0,
+    likeliest: bool = False,
+) -> TokenLogprobs:
+    """log softmax(hidden · weightᵀ / temperature) at each target.
+
+    Args:
+        hidden_NH: hidden states that predict the targets.
+        weight_VH: the output head, without bias.
+        targets_N: int64.
+        temperature: divides the logits.
+        likeliest: also compare each target with the largest logit.
+    """
+    found = _TokenLogprobs.apply(hidden_NH, weight_VH, targets_N, temperature, likeliest)
+    return TokenLogprobs(*found)
+
+
 class _TokenLogprobs(torch.autograd.Function):
     """Chunked ``log_softmax(hidden @ weight.T / temperature)[target]`` and its entropy.
 
@@ -70,28 +102,36 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        targets_N: Tensor,
+        temperature: float,
+        likeliest: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         count = hidden_NH.shape[0]
         logprobs = torch.empty(count, dtype=torch.float32, device=hidden_NH.device)
         entropy = torch.empty_like(logprobs)
         normaliser = torch.empty_like(logprobs)
+        largest = torch.zeros(count, dtype=torch.bool, device=hidden_NH.device)
         for _, logits, rows in _blocks(hidden_NH, weight_VH):
             logits = logits.float()
             if temperature != 1:
                 logits.div_(temperature)
             chosen = logits.gather(1, targets_N[rows, None]).squeeze(1)
+            if likeliest:
+                largest[rows] = chosen >= logits.amax(-1)
             log_p = torch.log_softmax(logits, -1)
             logprobs[rows] = log_p.gather(1, targets_N[rows, None]).squeeze(1)
             normaliser[rows] = chosen - logprobs[rows]
             entropy[rows] = -torch.linalg.vecdot(log_p.exp(), log_p)
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N, normaliser)
         ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
+        ctx.mark_non_differentiable(entropy, largest)
+        return logprobs, entropy, largest
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden_NH, weight_VH, targets_N, normaliser = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden_NH) if ctx.needs_input_grad[0] else None
         # Summed over chunks, so kept in fp32 whatever the weights are.
@@ -114,7 +154,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 grad_weight += whole.T @ hidden_NH[chunk]
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight_VH.dtype)
-        return grad_hidden, grad_weight, None, None
+        return grad_hidden, grad_weight, None, None, None
 
 
 def _blocks(

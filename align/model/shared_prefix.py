@@ -19,8 +19,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from align.errors import ModelError
@@ -156,16 +154,16 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Attention of a packed row: query [1, H, S, D], key and value with H or fewer heads."""
     if segments is None:
-        output, _ = sdpa_attention_forward(
+        return cpu_attention.attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-        return output, None
     query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))  # [S, heads, D]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts: list[Tensor] = []
     for segment in segments:
         shared = slice(segment.start, segment.start + segment.prompt)
-        parts.append(_attend(query[None, shared], key[None, shared], value[None, shared], scaling)[0])
+        seen = cpu_attention.attend(query[None, shared], key[None, shared], value[None, shared], scaling)
+        parts.append(seen[0])
         if not len(segment.real_N):
             continue
         group = (len(segment.lengths), -1)
@@ -176,23 +174,9 @@ def _attention(
             torch.cat([each[None, shared].expand(len(segment.lengths), -1, -1, -1), own], 1)
             for each, own in ((key, own_key), (value, own_value))
         )
-        output = _attend(own_query, keys, values, scaling, segment.mask_TK)
+        output = cpu_attention.attend(own_query, keys, values, scaling, segment.mask_TK)
         parts.append(output.flatten(0, 1).index_select(0, segment.real_N))
     return torch.cat(parts)[None], None
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
-    """Causal where no mask is given; all [rows, tokens, heads, D]."""
-    if cpu_attention.fits(query, key):
-        return cpu_attention.attend(query, key, value, scaling, mask)
-    repeats = query.shape[2] // key.shape[2]
-    if repeats > 1:
-        key, value = (each.repeat_interleave(repeats, dim=2) for each in (key, value))
-    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
-    output = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling
-    )
-    return output.transpose(1, 2)
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)

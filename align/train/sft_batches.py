@@ -18,6 +18,7 @@ from torch import Tensor
 from trl import pack_dataset
 
 from align.config.sft import SftConfig
+from align.model.flat_rows import blocks
 from align.seed import derive_seed
 
 IGNORED = -100
@@ -95,3 +96,22 @@ class Collator:
                 labels[place, start] = IGNORED  # nothing before it to predict it from
                 start = end
         return {"input_ids": input_ids, "labels": labels, "position_ids": positions, "segments": segments}
+
+
+def flatten(batch: Mapping[str, Tensor], segments_BS: Tensor) -> tuple[dict[str, Any], Tensor]:
+    """The conversations of a padded batch in one row, without the padding.
+
+    Args:
+        batch: from :class:`Collator`, without ``segments``.
+        segments_BS: its ``segments``.
+
+    Returns:
+        (inputs, segments): tensors of one row [1, N], with ``blocks`` for the attention; the segments
+        number the conversations of all rows.
+    """
+    real_BS = segments_BS > 0
+    offsets_B = torch.cat([segments_BS.new_zeros(1), segments_BS.amax(1).cumsum(0)[:-1]])
+    segments = (segments_BS + offsets_B[:, None])[real_BS]
+    lengths = torch.bincount(segments)[1:].tolist()
+    inputs: dict[str, Any] = {name: value[real_BS][None] for name, value in batch.items()}
+    return inputs | {"blocks": blocks(lengths)}, segments[None]

@@ -14,10 +14,12 @@ from align.algo.router import expert_balance_loss, expert_load, peak_load
 from align.checkpoint.store import CheckpointStore
 from align.config.recipe import SftRecipe
 from align.errors import EngineError
+from align.model import cpu_attention
 from align.model.moe import RouterRecorder, find_routers
 from align.report.reporter import Reporter
 from align.train.interrupt import StopRequest
-from align.train.sft_batches import IGNORED
+from align.train.sft_batches import IGNORED, flatten
+from align.train.sft_head import use_cpu_head
 from align.train.stored_trainer import StoredTrainer
 from align.types import StepStats
 
@@ -57,6 +59,11 @@ class PolicyTrainer(StoredTrainer, SFTTrainer):
         if recipe.sft.balance_alpha > 0 or find_routers(model):
             self.routers = RouterRecorder(model)
         super().__init__(model=model, args=args, callbacks=[_StopWhenAsked(stop)], **parts)
+        base = model.get_base_model() if hasattr(model, "peft_config") else model
+        if args.use_cpu:
+            use_cpu_head(base)
+        self.flat = base.config._attn_implementation == cpu_attention.NAME
+        """Whether a batch is computed as one row without padding."""
         self.mark = time.perf_counter()
 
     # --- loss -------------------------------------------------------------------------------
@@ -65,6 +72,8 @@ class PolicyTrainer(StoredTrainer, SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         segments = inputs.pop("segments")
+        if self.flat:
+            inputs, segments = flatten(inputs, segments)
         self._count(inputs, segments)
         if self.routers is None:
             return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)

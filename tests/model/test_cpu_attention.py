@@ -37,7 +37,7 @@ def test_equals_the_plain_formula(dtype, bound):
     mask = torch.cat([torch.ones(5, 4, dtype=torch.bool), torch.ones(5, 5, dtype=torch.bool).tril()], 1)
     found, wanted = tensors(dtype), tensors(dtype)
     outputs = [
-        cpu_attention.attend(*found, scale=0.3, mask=mask),
+        cpu_attention.plain_attention(*found, scale=0.3, mask=mask),
         reference(*wanted, 0.3, mask),
     ]
     torch.testing.assert_close(*outputs, rtol=0, atol=bound)
@@ -54,7 +54,7 @@ def test_bf16_is_as_close_to_the_truth_as_the_fused_kernel():
     truth = reference(*exact, 0.3, mask)
     truth.sum().backward()
     errors = {}
-    for name, compute in (("plain", cpu_attention.attend), ("fused", reference)):
+    for name, compute in (("plain", cpu_attention.plain_attention), ("fused", reference)):
         narrow = [each.detach().bfloat16().requires_grad_() for each in exact]
         compute(*narrow, 0.3, mask).sum().backward()
         errors[name] = [

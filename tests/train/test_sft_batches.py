@@ -10,7 +10,7 @@ from transformers import AutoConfig, DeepseekV2ForCausalLM, LlamaConfig, LlamaFo
 from align.algo.router import expert_balance_loss
 from align.config.sft import SftConfig
 from align.model.moe import RouterRecorder
-from align.train.sft_batches import IGNORED, Collator, pack, training_rows
+from align.train.sft_batches import IGNORED, Collator, flatten, pack, training_rows
 
 EOS = 1
 
@@ -142,3 +142,17 @@ def test_packed_and_unpacked_rows_give_the_same_loss_and_gradient(
     torch.testing.assert_close(packed_balance, balance)
     for name, gradient in gradients.items():
         torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_flatten_leaves_padding_out_and_numbers_the_conversations_of_all_rows():
+    rows = [
+        {"input_ids": [5, 6, 7, 8], "assistant_masks": [0, 1, 0, 1], "seq_lengths": [2, 2]},
+        {"input_ids": [9, 10, 11], "assistant_masks": [0, 1, 1]},
+    ]
+    batch = Collator(pad_token_id=0)(rows)
+    inputs, segments = flatten(batch, batch.pop("segments"))
+    assert inputs["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10, 11]]
+    assert inputs["position_ids"].tolist() == [[0, 1, 0, 1, 0, 1, 2]]
+    assert inputs["labels"].tolist() == [[IGNORED, 6, IGNORED, 8, IGNORED, 10, 11]]
+    assert segments.tolist() == [[1, 1, 2, 2, 3, 3, 3]]
+    assert [tuple(pick.shape) for pick in inputs["blocks"].picks] == [(1, 3), (2, 2)]
