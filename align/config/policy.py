@@ -41,6 +41,9 @@ class PolicyConfig(Section):
     """Train adapters only; omit for full fine-tuning."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more compute."""
+    compile: bool | None = None
+    """Compile the decoder layers in the trainer (torch.compile, attention left out). Default: dense policies
+    of 100M weights or more, on a CPU with a C++ compiler: a third faster, half a minute at the first step."""
     experts: Literal["grouped_mm", "eager"] = "grouped_mm"
     """Kernel of the routed experts in the trainer."""
     trust_remote_code: bool = False

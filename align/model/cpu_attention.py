@@ -119,7 +119,7 @@ def _attend_blocks(query: Tensor, key: Tensor, value: Tensor, scale: float, bloc
     return torch.cat(parts).index_select(0, blocks.back_S)[None]
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
+ALL_ATTENTION_FUNCTIONS.register(NAME, torch.compiler.disable(attention))
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
 
 

@@ -7,7 +7,6 @@ length together and pads among those alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,15 +15,18 @@ FILLED = 0.75
 """The shortest sequence of a block, as a share of its longest."""
 
 
-@dataclass(frozen=True, slots=True)
 class Blocks:
-    """How a flat row of S tokens becomes rectangles, and back."""
+    """How a flat row of S tokens becomes rectangles, and back.
 
-    picks: tuple[Tensor, ...]
-    """int64 [b, t] each: the row's token at each place of b sequences, on the left; padding repeats the
-    sequence's last token, which nothing before it sees."""
-    back_S: Tensor
-    """int64: where the row's token stands in the flattened rectangles, one after the other."""
+    A plain class, closed to the compiler, which would compile anew for every number of rectangles.
+    """
+
+    def __init__(self, picks: Sequence[Tensor], back_S: Tensor) -> None:
+        self.picks = tuple(picks)
+        """int64 [b, t] each: the row's token at each place of b sequences, on the left; padding repeats
+        the sequence's last token, which nothing before it sees."""
+        self.back_S = back_S
+        """int64: where the row's token stands in the flattened rectangles, one after the other."""
 
 
 def blocks(lengths: Sequence[int]) -> Blocks:
@@ -45,7 +47,7 @@ def blocks(lengths: Sequence[int]) -> Blocks:
             place = filled + row * width
             back_S[starts[member] : starts[member + 1]] = torch.arange(place, place + lengths[member])
         filled += len(members) * width
-    return Blocks(tuple(picks), back_S)
+    return Blocks(picks, back_S)
 
 
 def _alike(lengths: Sequence[int]) -> list[list[int]]:

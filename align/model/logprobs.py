@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from align.model.compiled import cpu_compiled
 from align.model.shared_prefix import forward_packed, pack
 
-CHUNK_ELEMENTS = 1 << 25
-"""Logits held at once, in the model's type: 33.5M elements, 64 MiB in bf16."""
+CHUNK_ELEMENTS = 1 << 26
+"""Logits held at once, in the model's type: 67M elements, 128 MiB in bf16."""
 BLOCK_ELEMENTS = 1 << 20
 """Logits widened to fp32 at once: 4 MiB, so that the passes over a block stay in the cache."""
 
@@ -70,7 +71,7 @@ class TokenLogprobs(NamedTuple):
     entropy_N: Tensor
     """fp32, nats."""
     likeliest_N: Tensor
-    """bool: no other token is more likely; all False unless asked for."""
+    """bool: no other token is more likely."""
 
 
 def token_logprobs(
@@ -79,7 +80,6 @@ def token_logprobs(
     targets_N: Tensor,
     *,
     temperature: float = 1.0,
-    likeliest: bool = False,
 ) -> TokenLogprobs:
     """log softmax(hidden · weightᵀ / temperature) at each target.
 
@@ -88,9 +88,8 @@ def token_logprobs(
         weight_VH: the output head, without bias.
         targets_N: int64.
         temperature: divides the logits.
-        likeliest: also compare each target with the largest logit.
     """
-    found = _TokenLogprobs.apply(hidden_NH, weight_VH, targets_N, temperature, likeliest)
+    found = _TokenLogprobs.apply(hidden_NH, weight_VH, targets_N, temperature)
     return TokenLogprobs(*found)
 
 
@@ -107,7 +106,6 @@ class _TokenLogprobs(torch.autograd.Function):
         weight_VH: Tensor,
         targets_N: Tensor,
         temperature: float,
-        likeliest: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         count = hidden_NH.shape[0]
         logprobs = torch.empty(count, dtype=torch.float32, device=hidden_NH.device)
@@ -115,36 +113,22 @@ class _TokenLogprobs(torch.autograd.Function):
         normaliser = torch.empty_like(logprobs)
         largest = torch.zeros(count, dtype=torch.bool, device=hidden_NH.device)
         for _, logits, rows in _blocks(hidden_NH, weight_VH):
-            logits = logits.float()
-            if temperature != 1:
-                logits.div_(temperature)
-            chosen = logits.gather(1, targets_N[rows, None]).squeeze(1)
-            if likeliest:
-                largest[rows] = chosen >= logits.amax(-1)
-            log_p = torch.log_softmax(logits, -1)
-            logprobs[rows] = log_p.gather(1, targets_N[rows, None]).squeeze(1)
-            normaliser[rows] = chosen - logprobs[rows]
-            entropy[rows] = -torch.linalg.vecdot(log_p.exp(), log_p)
+            found = _scores(logits, targets_N[rows], temperature)
+            logprobs[rows], entropy[rows], normaliser[rows], largest[rows] = found
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N, normaliser)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy, largest)
         return logprobs, entropy, largest
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_NH, weight_VH, targets_N, normaliser = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden_NH) if ctx.needs_input_grad[0] else None
         # Summed over chunks, so kept in fp32 whatever the weights are.
         grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         scale_N = gradients[0] / ctx.temperature
-        for part, narrow, rows in _blocks(hidden_NH, weight_VH):
-            logits = narrow.float()
-            if ctx.temperature != 1:
-                logits.div_(ctx.temperature)
-            # d logprob / d logits = (one-hot(target) - softmax) / temperature
-            grad_logits = logits.sub_(normaliser[rows, None]).exp_().mul_(-scale_N[rows, None])
-            grad_logits.scatter_add_(1, targets_N[rows, None], scale_N[rows, None])
-            narrow.copy_(grad_logits)
+        for part, logits, rows in _blocks(hidden_NH, weight_VH):
+            _to_gradient(logits, targets_N[rows], normaliser[rows], scale_N[rows], ctx.temperature)
             if part is None:
                 continue
             chunk, whole = part
@@ -154,7 +138,30 @@ class _TokenLogprobs(torch.autograd.Function):
                 grad_weight += whole.T @ hidden_NH[chunk]
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight_VH.dtype)
-        return grad_hidden, grad_weight, None, None, None
+        return grad_hidden, grad_weight, None, None
+
+
+@cpu_compiled
+def _scores(logits_nV: Tensor, targets_n: Tensor, temperature: float) -> tuple[Tensor, ...]:
+    """Log-probability, entropy, log of the normaliser, and whether the target is the likeliest token."""
+    logits = logits_nV.float() / temperature
+    largest = logits.amax(-1)
+    weights = (logits - largest[:, None]).exp()
+    total = weights.sum(-1)
+    normaliser = largest + total.log()
+    chosen = logits.gather(1, targets_n[:, None]).squeeze(1)
+    entropy = normaliser - (weights * logits).sum(-1) / total
+    return chosen - normaliser, entropy, normaliser, chosen >= largest
+
+
+@cpu_compiled
+def _to_gradient(
+    logits_nV: Tensor, targets_n: Tensor, normaliser_n: Tensor, scale_n: Tensor, temperature: float
+) -> None:
+    """Overwrite logits with scale · d logprob / d logits · temperature = scale · (one-hot - softmax)."""
+    softmax = (logits_nV.float() / temperature - normaliser_n[:, None]).exp()
+    hot = torch.arange(logits_nV.shape[1], device=logits_nV.device) == targets_n[:, None]
+    logits_nV.copy_((hot.float() - softmax) * scale_n[:, None])
 
 
 def _blocks(
@@ -169,9 +176,10 @@ def _blocks(
     count, vocabulary = hidden_NH.shape[0], weight_VH.shape[0]
     size = max(1, CHUNK_ELEMENTS // vocabulary)
     block = min(size, max(1, BLOCK_ELEMENTS // vocabulary))
+    buffer = hidden_NH.new_empty(min(size, count), vocabulary)  # one: fresh pages cost as much as the product
     for first in range(0, count, size):
         chunk = slice(first, min(first + size, count))
-        logits = hidden_NH[chunk] @ weight_VH.T
+        logits = torch.mm(hidden_NH[chunk], weight_VH.T, out=buffer[: chunk.stop - first])
         for start in range(first, chunk.stop, block):
             stop = min(start + block, chunk.stop)
             done = (chunk, logits) if stop == chunk.stop else None

@@ -17,6 +17,7 @@ from align.algo.objective import MicroBatch, grpo_objective, mean_metrics
 from align.algo.schedule import lr_factor
 from align.config.recipe import GrpoRecipe
 from align.model.batching import packed_batches
+from align.model.compiled import compile_layers
 from align.model.hf_stream import hf_stream
 from align.model.load import load_model, load_tokenizer
 from align.model.logprobs import completion_logprobs
@@ -61,6 +62,9 @@ class PolicyModel:
         elif grpo.beta > 0:
             self.reference = copy.deepcopy(model).requires_grad_(False).eval()
         self.model = model.train()
+        for each in (self.model, self.reference):
+            if each is not None:
+                compile_layers(each, recipe.policy.compile)
         self.optimizer = MasterAdamW(self.model.named_parameters(), recipe.optim)
         self.routing = PolicyRouting(self.model, grpo.replay)
 

@@ -45,6 +45,14 @@ class Segment:
     """bool [T, P + T]: what a completion's token sees."""
 
 
+class Segments:
+    """The segments of a packed row, closed to the compiler, which would compile anew for every number
+    of them."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self.all = tuple(segments)
+
+
 @dataclass(frozen=True, slots=True)
 class PackedRow:
     """A micro-batch as one row of S tokens."""
@@ -53,7 +61,7 @@ class PackedRow:
     """int64 [1, S]."""
     position_ids: Tensor
     """int64 [1, S]."""
-    segments: tuple[Segment, ...]
+    segments: Segments
     predictors_N: Tensor
     """int64 [N]: the token whose hidden state predicts each completion token, in row order of the
     completions given."""
@@ -91,7 +99,7 @@ def pack(
     return PackedRow(
         input_ids=torch.tensor([ids], device=device),
         position_ids=torch.tensor([positions], device=device),
-        segments=tuple(segments),
+        segments=Segments(segments),
         predictors_N=torch.tensor(predictors, device=device),
     )
 
@@ -149,7 +157,7 @@ def _attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    segments: Sequence[Segment] | None = None,
+    segments: Segments | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a packed row: query [1, H, S, D], key and value with H or fewer heads."""
@@ -160,7 +168,7 @@ def _attention(
     query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))  # [S, heads, D]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts: list[Tensor] = []
-    for segment in segments:
+    for segment in segments.all:
         shared = slice(segment.start, segment.start + segment.prompt)
         seen = cpu_attention.attend(query[None, shared], key[None, shared], value[None, shared], scaling)
         parts.append(seen[0])
@@ -179,4 +187,4 @@ def _attention(
     return torch.cat(parts)[None], None
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)
+ALL_ATTENTION_FUNCTIONS.register(NAME, torch.compiler.disable(_attention))

@@ -13,6 +13,7 @@ import torch
 from align.checkpoint.store import Checkpoint, CheckpointStore
 from align.config.recipe import RewardModelRecipe
 from align.dataset.preferences import remarks
+from align.model.compiled import compile_layers
 from align.model.cpu_attention import use_cpu_attention
 from align.model.load import load_config
 from align.model.save import save_model
@@ -108,6 +109,7 @@ def build_trainer(
     if policy.lora:
         torch.manual_seed(args.seed)  # the adapters' first weights
         model = add_score_lora(model, policy.lora)
+    compile_layers(model, policy.compile)
     return RewardModelTrainer(
         recipe,
         model,

@@ -12,6 +12,7 @@ import torch
 
 from align.checkpoint.store import Checkpoint, CheckpointStore
 from align.config.recipe import SftRecipe
+from align.model.compiled import compile_layers
 from align.model.cpu_attention import use_cpu_attention
 from align.model.load import load_model
 from align.model.lora import add_lora
@@ -99,6 +100,7 @@ def build_trainer(
     if policy.lora:
         torch.manual_seed(args.seed)  # the adapters' first weights
         model = add_lora(model, policy.lora)
+    compile_layers(model, policy.compile)
     return PolicyTrainer(
         recipe,
         model,

@@ -55,6 +55,6 @@ def _fused(model: Any, labels: Tensor, *args: Any, **kwargs: Any) -> FusedCausal
     hidden = model.base_model(*args, **(kwargs | {"use_cache": False})).last_hidden_state[:, :-1]
     labels = labels[:, 1:]
     mask = labels != IGNORED
-    found = token_logprobs(hidden[mask], model.get_output_embeddings().weight, labels[mask], likeliest=True)
+    found = token_logprobs(hidden[mask], model.get_output_embeddings().weight, labels[mask])
     logprobs, entropy, likeliest = (each.new_zeros(mask.shape).masked_scatter(mask, each) for each in found)
     return FusedCausalLMOutput(log_probs=logprobs, entropy=entropy, is_top1=likeliest, label_mask=mask)
