@@ -67,9 +67,9 @@ class TimedRollout(Busy, RolloutBase):
     load = timed("load", RolloutBase)
     score = timed("score", RolloutBase)
 
-    def sample(self, prompts, group_size, step):
+    def sample(self, prompts, group_size, step, carried=()):
         start = time.perf_counter()
-        for group in self.engine.sample(prompts, group_size, step):
+        for group in self.engine.sample(prompts, group_size, step, carried):
             self.seconds += time.perf_counter() - start
             yield group
             start = time.perf_counter()

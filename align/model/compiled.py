@@ -1,10 +1,9 @@
-"""Compiling on a CPU, where a C++ compiler is at hand."""
+"""Compiling on a CPU, where that is possible."""
 
 from __future__ import annotations
 
 import functools
-import os
-import shutil
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -14,18 +13,28 @@ from align.errors import ModelError
 
 PAYS = 100_000_000
 """Weights of a dense model from which compiling its layers pays: it takes half a minute at the first step."""
+_log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @functools.cache
 def can_compile() -> bool:
-    """Whether PyTorch finds a C++ compiler here."""
-    names = (os.environ.get("CXX"), "g++", "clang++")
-    return any(name and shutil.which(name) for name in names)
+    """Whether PyTorch compiles for the CPU here: it needs a C++ compiler and Python's headers. Tried once."""
+    try:
+        torch.compile(_trial)(torch.ones(64))
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        _log.warning("nothing is compiled for the CPU, so training is slower: %s", reason)
+        return False
+    return True
+
+
+def _trial(numbers: torch.Tensor) -> torch.Tensor:
+    return numbers.exp().sum()
 
 
 def cpu_compiled(function: F) -> F:
-    """``function``, compiled for any shape where its first tensor is on a CPU and a compiler is at hand.
+    """``function``, compiled for any shape where its first tensor is on a CPU and that is possible.
 
     For passes over memory: what eager PyTorch does in one pass for each operation becomes one or two.
     """
@@ -49,7 +58,7 @@ def compile_layers(model: Any, wanted: bool | None) -> bool:
         Whether they are compiled.
 
     Raises:
-        ModelError: wanted on a CPU, and there is no C++ compiler.
+        ModelError: wanted on a CPU, and PyTorch cannot compile here.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     on_cpu = next(base.parameters()).device.type == "cpu"
@@ -59,9 +68,9 @@ def compile_layers(model: Any, wanted: bool | None) -> bool:
         wanted = on_cpu and dense and large and can_compile()
     elif wanted and on_cpu and not can_compile():
         raise ModelError(
-            "policy.compile needs a C++ compiler on a CPU, and there is none",
+            "PyTorch cannot compile for the CPU here; the log says why",
             key="policy.compile",
-            remedy="install g++ or clang++, or leave the key out",
+            remedy="install g++ and Python's headers (python3-dev), or leave the key out",
         )
     if wanted:
         for layer in getattr(base, base.base_model_prefix).layers:
