@@ -13,6 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from align.algo.importance import ImportanceWeights, importance_weights
+from align.config.grpo import ImportanceConfig
+from align.types import TrainBatch
+
 
 class Agreement(NamedTuple):
     """Of one micro-batch, on the CPU."""
@@ -21,6 +25,60 @@ class Agreement(NamedTuple):
     """fp32, log π_old − log π_rollout of each real token, nats."""
     ratios_M: Tensor
     """fp32, importance weights before cap and rejection, per token or per sequence."""
+    weight: float
+    """Sum of the N tokens' weights after the cap."""
+    capped: float
+    """Tokens whose weight reached the cap."""
+    rejected: float
+    """Tokens left out of the loss."""
+
+
+def agreement(
+    old_logprobs_BT: Tensor,
+    rollout_logprobs_BT: Tensor,
+    mask_BT: Tensor,
+    weights: ImportanceWeights,
+    config: ImportanceConfig,
+) -> Agreement:
+    """What :func:`agreement_metrics` needs of one micro-batch.
+
+    Args:
+        old_logprobs_BT: fp32, the trainer's log-probabilities of the policy that sampled.
+        rollout_logprobs_BT: fp32, the engine's of the same tokens.
+        mask_BT: bool, True at real tokens.
+        weights: of these tokens, as ``importance_weights`` gives them.
+        config: what they were computed with.
+    """
+    gaps = (old_logprobs_BT - rollout_logprobs_BT).detach()[mask_BT]
+    return Agreement(
+        gaps_N=gaps.cpu(),
+        ratios_M=weights.ratios_M.cpu(),
+        weight=float((weights.weight_BT * mask_BT).sum()),
+        capped=float(((weights.weight_BT >= config.cap) & mask_BT).sum()),
+        rejected=float((mask_BT & ~weights.kept_BT).sum()),
+    )
+
+
+def step_agreement(batches: Sequence[TrainBatch], config: ImportanceConfig) -> dict[str, float]:
+    """:func:`agreement_metrics` of a step with several updates: every token of ``batches`` once.
+
+    Args:
+        batches: the step's minibatches, with π_old of before its first update.
+        config: level, cap and rejection bounds.
+
+    Raises:
+        ValueError: there is no token, or π_old is not known.
+    """
+    parts = []
+    for batch in batches:
+        if batch.old_logprobs is None:
+            raise ValueError("π_old of a minibatch is not known")
+        for old, rollout in zip(batch.old_logprobs, batch.rollout_logprobs, strict=True):
+            old_1T, rollout_1T = torch.tensor([old]), torch.tensor([rollout])
+            mask_1T = torch.ones_like(old_1T, dtype=torch.bool)
+            weights = importance_weights(old_1T, rollout_1T, mask_1T, config)
+            parts.append(agreement(old_1T, rollout_1T, mask_1T, weights, config))
+    return agreement_metrics(parts)
 
 
 def agreement_metrics(parts: Sequence[Agreement]) -> dict[str, float]:
@@ -30,13 +88,18 @@ def agreement_metrics(parts: Sequence[Agreement]) -> dict[str, float]:
     - ``kl``: KL(rollout ‖ trainer) per token by the k3 estimator, exp(d) − 1 − d with
       d = log π_old − log π_rollout; never negative, unbiased as the engine drew the tokens.
     - ``weight_p01``, ``_p50``, ``_p99``: of the importance weights before cap and rejection.
+    - ``weight_mean``, ``capped_share``: of the weights after the cap, per token.
+    - ``rejected``, ``rejected_share``: tokens left out of the loss.
 
     Raises:
         ValueError: there is no token.
     """
+    if not parts:
+        raise ValueError("no tokens to compare")
     gaps = torch.cat([part.gaps_N for part in parts])
     ratios = torch.cat([part.ratios_M for part in parts])
-    sizes = gaps.abs()
+    sizes, tokens = gaps.abs(), len(gaps)
+    rejected = sum(part.rejected for part in parts)
     return {
         "mismatch/logprob_mean": float(sizes.mean(dtype=torch.float64)),
         "mismatch/logprob_p99": quantile(sizes, 0.99),
@@ -45,6 +108,10 @@ def agreement_metrics(parts: Sequence[Agreement]) -> dict[str, float]:
         "mismatch/weight_p01": quantile(ratios, 0.01),
         "mismatch/weight_p50": quantile(ratios, 0.5),
         "mismatch/weight_p99": quantile(ratios, 0.99),
+        "mismatch/weight_mean": sum(part.weight for part in parts) / tokens,
+        "mismatch/capped_share": sum(part.capped for part in parts) / tokens,
+        "mismatch/rejected": rejected,
+        "mismatch/rejected_share": rejected / tokens,
     }
 
 

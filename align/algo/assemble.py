@@ -41,7 +41,7 @@ def assemble(
 
     Samples without an advantage are left out. At β = 0 a sample whose advantage is 0 adds nothing
     to the gradient: it counts in the denominators but is not computed. A minibatch in which nothing
-    is left is dropped.
+    is left is empty.
 
     Args:
         groups: the step's groups.
@@ -58,13 +58,10 @@ def assemble(
     ]
     share = -(-len(groups) // config.minibatches)
     position = {group.prompt.id: index // share for index, group in enumerate(groups)}
-    batches = []
-    for minibatch in range(config.minibatches):
-        members = [row for row in kept if position[row[0].prompt.id] == minibatch]
-        batch = _batch(members, config, max_new_tokens)
-        if len(batch):
-            batches.append(batch)
-    return batches
+    return [
+        _batch([row for row in kept if position[row[0].prompt.id] == minibatch], config, max_new_tokens)
+        for minibatch in range(config.minibatches)
+    ]
 
 
 def _batch(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from align.algo.agreement import Agreement, agreement_metrics
+from align.algo.agreement import Agreement, agreement, agreement_metrics
 from align.algo.importance import importance_weights
 from align.algo.kl import kl_estimate
 from align.algo.policy_loss import policy_loss
@@ -60,27 +60,24 @@ def grpo_objective(batch: MicroBatch, config: GrpoConfig) -> tuple[Tensor, Micro
     if advantages is None:
         advantages = batch.advantages_B[:, None]
     token_loss, clipped = policy_loss(batch.logprobs_BT, old, advantages, mask, config)
-    correction, kept, ratios = importance_weights(old, batch.rollout_logprobs_BT, mask, config.importance)
-    weights = batch.token_weights_B[:, None] * kept
-    loss = (weights * correction * token_loss).sum()
+    correction = importance_weights(old, batch.rollout_logprobs_BT, mask, config.importance)
+    weights = batch.token_weights_B[:, None] * correction.kept_BT
+    loss = (weights * correction.weight_BT * token_loss).sum()
     kl_sum = 0.0
     if batch.ref_logprobs_BT is not None:
         kl = _kl(batch.logprobs_BT, batch.ref_logprobs_BT, mask, config)
         loss = loss + config.beta * (weights * kl).sum()
         kl_sum = float((kl * mask).sum().detach())
 
-    gaps = (old - batch.rollout_logprobs_BT).detach()[mask]
     sums = {
         "tokens": float(mask.sum()),
         "loss": float(loss.detach()),
         "kl": kl_sum,
         "clipped": float(clipped.sum()),
         "entropy": float((batch.entropy_BT * mask).sum()),
-        "weight": float((correction * mask).sum()),
-        "capped": float(((correction >= config.importance.cap) & mask).sum()),
-        "rejected": float((mask & ~kept).sum()),
     }
-    return loss, MicroBatchStats(sums, Agreement(gaps.cpu(), ratios.cpu()))
+    compared = agreement(old, batch.rollout_logprobs_BT, mask, correction, config.importance)
+    return loss, MicroBatchStats(sums, compared)
 
 
 def _kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, config: GrpoConfig) -> Tensor:
@@ -100,8 +97,4 @@ def mean_metrics(stats: Sequence[MicroBatchStats]) -> dict[str, float]:
         "train/kl": total["kl"] / tokens,
         "train/clip_share": total["clipped"] / tokens,
         "train/entropy": total["entropy"] / tokens,
-        "mismatch/weight_mean": total["weight"] / tokens,
-        "mismatch/capped_share": total["capped"] / tokens,
-        "mismatch/rejected": total["rejected"],
-        "mismatch/rejected_share": total["rejected"] / tokens,
     }

@@ -36,9 +36,14 @@ def grpo(
     loaded = load_recipe(recipe, [*(overrides or []), *extra], kind=GrpoRecipe)
 
     if dry_run:
+        from align.reward.registry import resolve
         from align.train.grpo_dry_run import dry_run_grpo
+        from align.train.sandbox_note import sandbox_note
 
         dry_run_grpo(loaded, file=recipe, console=console)
+        terms = loaded.rewards.terms.values()
+        if note := sandbox_note(resolve(term.function, term.args) for term in terms if term.function):
+            console.print(note, markup=False)
         return
     from align.train.build import run_grpo
 

@@ -63,6 +63,7 @@ def try_reward(
     from align.reward.registry import resolve
     from align.reward.rows import built_in_rows, read_rows
     from align.reward.score import call
+    from align.train.sandbox_note import sandbox_note
 
     args = dict(_pair(text, yaml=True) for text in arg or [])
     renames = dict(_pair(text) for text in column or [])
@@ -72,8 +73,10 @@ def try_reward(
         if data
         else built_in_rows(limit=limit, max_new_tokens=max_new_tokens)
     )
-    outcomes = call(reward, samples, timeout=reward.timeout)
     console.print(f"{reward.name} ({_style(reward)}) from {reward.reference}")
+    if note := sandbox_note([reward]):
+        console.print(note, markup=False)
+    outcomes = call(reward, samples, timeout=reward.timeout)
     console.print(_outcome_table(samples, outcomes))
     _raise_first_failure(reward, outcomes)
 

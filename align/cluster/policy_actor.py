@@ -76,6 +76,11 @@ class PolicyActor:
         pairs = self.policy.weights(changed_only=not whole)
         return self.sender.publish(pairs, version, whole=whole, required=adapted)
 
+    def release(self) -> None:
+        """Hold what was published no longer: the engine has loaded it."""
+        assert self.sender is not None
+        self.sender.release()
+
     def probe(self, token_ids: list[int]) -> list[float]:
         return self.policy.probe(token_ids)
 

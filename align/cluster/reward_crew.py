@@ -17,10 +17,10 @@ from typing import Any
 
 import ray
 
-from align.cluster.reward_worker import Assignment, RewardWorker
 from align.errors import EngineError
 from align.reward.jobs import Job, JobBoard, Ticket
 from align.reward.limits import DIED, ENVIRONMENT, GRACE_SECONDS, START_SECONDS, Answer, late
+from align.reward.worker import Assignment, RewardWorker
 from align.types import Outcome
 
 START_ATTEMPTS = 3

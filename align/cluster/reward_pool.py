@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from align.cluster.reward_crew import Crew
-from align.cluster.reward_worker import Assignment
 from align.config.rewards import RewardsConfig
 from align.errors import RewardError
 from align.reward.combine import Combination
 from align.reward.contract import Sample
 from align.reward.jobs import JobBoard, Ticket
 from align.reward.ledger import Ledger, summary
-from align.reward.terms import Predicate, check_smoke, load_terms, probes
+from align.reward.terms import Predicate, assignments, check_smoke, load_terms, probes
 from align.types import Group, Outcome, Prompt, SampleScore
 
 Scorer = Callable[[Sequence[Sample]], list[Outcome]]
@@ -72,6 +71,7 @@ class RewardPool:
                     remedy="start its scorer before the pool",
                 )
         self._max_new_tokens = max_new_tokens
+        self._recipe = recipe
         self._combination = Combination(self.terms, config.combine)
         self._ledger = Ledger(
             run_dir / "reward_errors.jsonl",
@@ -84,14 +84,7 @@ class RewardPool:
         self._scored: list[SampleScore] = []
         """Since the metrics were last asked for, as are the seconds."""
         self._hidden = self._waited = 0.0
-        assignments = {
-            term.name: Assignment(
-                term.function.reference, dict(term.function.args), term.timeout, term.memory_mib
-            )
-            for term in self.terms
-            if term.function is not None
-        }
-        self._crew = Crew(self._board, assignments, workers=config.workers, seed=seed)
+        self._crew = Crew(self._board, assignments(self.terms), workers=config.workers, seed=seed)
 
     def smoke(self, prompts: Sequence[Prompt]) -> None:
         """Call every term on made-up answers to ``prompts`` (give one of every mixture part).
@@ -108,7 +101,8 @@ class RewardPool:
         self._finish(tickets)
         for ticket in tickets:
             for term in ticket.terms:
-                check_smoke(term, ticket.samples, [outcomes[term.name] for outcomes in ticket.outcomes])
+                outcomes = [found[term.name] for found in ticket.outcomes]
+                check_smoke(term, ticket.samples, outcomes, file=self._recipe)
         self._crew.meter.take()  # none of it was hidden behind sampling
 
     def submit(self, group: Group) -> None:

@@ -52,6 +52,7 @@ class WeightSync:
         whole = not self._pushed or wait(self.rollout.needs_all.remote(), ENGINE)
         manifest = wait(self.policy.publish.remote(self.version, whole), TRAINER)
         wait(self.rollout.load.remote(manifest), ENGINE)
+        wait(self.policy.release.remote(), TRAINER)
         self._pushed = True
         mean = largest = float("nan")
         if self.version % self.every == 0:

@@ -38,7 +38,8 @@ class ImportanceConfig(Section):
     """Correction for the gap between sampling and training log-probabilities."""
 
     level: Literal["token", "sequence", "off"] = "token"
-    """Truncated importance sampling per token, per sequence, or none."""
+    """Truncated importance sampling per token, per sequence, or none. Where a completion has one ratio
+    (``policy_loss: gspo``, ``level: sequence``) not per token."""
     cap: float = Field(2.0, gt=0)
     """Weights are cut off at this value."""
     reject_above: float | None = Field(None, gt=1)
@@ -143,6 +144,11 @@ class GrpoConfig(Section):
             raise ValueError(
                 f"{whole} has one loss per completion, which reduction: {self.reduction} would weigh by "
                 "its length: use reduction: sequence_mean"
+            )
+        if one_ratio and self.importance.level == "token":
+            raise ValueError(
+                f"{whole} has one loss per completion, which weights of tokens do not correct: set "
+                "importance.level to sequence, or to off"
             )
         if one_ratio and self.advantage.supervision == "process":
             raise ValueError(

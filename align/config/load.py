@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from align.config import yaml12
-from align.config.base import Section
+from align.config.base import REFUSED, Section
 from align.config.knobs import field_at, knobs, section_at
 from align.config.recipe import KINDS
 from align.errors import RecipeError
@@ -191,6 +191,9 @@ def _explain(
     branches = [fault for fault in faults if _written(tree, fault["loc"]) == steps]  # of a union
     also = f" (and {len(faults) - len(branches)} more)" if len(faults) > len(branches) else ""
     name = str(first["loc"][-1]) if first["loc"] else ""
+    if first["type"] == REFUSED:
+        told = first["ctx"]
+        return RecipeError(first["msg"] + also, file=file, key=told["key"], remedy=told["remedy"])
     if first["type"] == "extra_forbidden":
         remedy = _near_key(kind, steps[:-1], name)
         return RecipeError(f"unknown key {name!r}{also}", file=file, key=".".join(steps), remedy=remedy)

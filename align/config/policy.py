@@ -19,7 +19,7 @@ class LoraConfig(Section):
     alpha: float = Field(32, gt=0)
     """Scale: the update is multiplied by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on the adapter input. Keep 0 for GRPO: sampling and training must agree."""
+    """Dropout on the adapter input. ``align grpo`` refuses it: sampling and training must agree."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
     """Names of the linear layers that get an adapter. Routers and fused experts never do."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from align.config.base import Section
+from align.config.base import Section, refusal
 from align.config.data import DataConfig, EvalConfig, PreferenceDataConfig
 from align.config.grpo import GrpoConfig
 from align.config.optim import OptimConfig
@@ -126,6 +126,27 @@ class GrpoRecipe(RunRecipe):
     """Saving."""
     report: ReportConfig = ReportConfig()
     """Reporting."""
+
+    @model_validator(mode="after")
+    def _one_trainer(self) -> GrpoRecipe:
+        if self.cluster.processes > 1:
+            raise refusal(
+                f"align grpo has one trainer and cannot spread it over {self.cluster.processes} processes",
+                key="cluster.processes",
+                remedy="set it to 1; to save memory train adapters with policy.lora",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> GrpoRecipe:
+        if self.policy.lora and self.policy.lora.dropout:
+            raise refusal(
+                "with dropout the trainer's log-probabilities are random, and no longer those of the engine "
+                "that samples",
+                key="policy.lora.dropout",
+                remedy="set it to 0 for align grpo",
+            )
+        return self
 
     @model_validator(mode="after")
     def _async_needs_both(self) -> GrpoRecipe:

@@ -40,7 +40,7 @@ class ClusterConfig(Section):
     device: Backend = "auto"
     """``auto`` takes CUDA where there is a GPU."""
     processes: int = Field(1, ge=1)
-    """Training ranks (one per GPU)."""
+    """Training ranks (one per GPU) of ``align sft`` and ``align rm``; ``align grpo`` has one trainer."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of the trainer and of the engine, which take turns; default: all cores."""
     residency: Literal["scheduled", "resident"] = "scheduled"

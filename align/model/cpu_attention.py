@@ -16,8 +16,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from align.model.flat_rows import Blocks
-
 NAME = "cpu_products"
 LARGEST = 1 << 26
 """Scores held at once, elements: 128 MiB in bf16. Beyond that the fused kernel is the better choice."""
@@ -83,17 +81,10 @@ def attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
-    blocks: Blocks | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' interface: query [B, H, T, D], key and value with H or fewer heads.
-
-    With ``blocks`` the one row holds many sequences, and each is attended to alone.
-    """
+    """transformers' interface: query [B, H, T, D], key and value with H or fewer heads."""
     rows = [each.transpose(1, 2) for each in (query, key, value)]
-    if blocks is not None:
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return _attend_blocks(rows[0], rows[1], rows[2], scale, blocks), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if attention_mask is None:
         plain = causal and query.shape[2] == key.shape[2]
@@ -106,17 +97,6 @@ def attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     mask = None if attention_mask is None else attention_mask[:, 0]
     return attend(rows[0], rows[1], rows[2], scale, mask), None
-
-
-def _attend_blocks(query: Tensor, key: Tensor, value: Tensor, scale: float, blocks: Blocks) -> Tensor:
-    """Each sequence of a flat row alone; all [1, S, heads, D]."""
-    parts = []
-    for pick in blocks.picks:
-        query_bt, key_bt, value_bt = (
-            each[0].index_select(0, pick.flatten()).unflatten(0, pick.shape) for each in (query, key, value)
-        )
-        parts.append(attend(query_bt, key_bt, value_bt, scale).flatten(0, 1))
-    return torch.cat(parts).index_select(0, blocks.back_S)[None]
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, torch.compiler.disable(attention))

@@ -7,10 +7,16 @@ length together and pads among those alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from align.errors import ModelError
+from align.model.cpu_attention import attend
+
+NAME = "flat_rows"
 FILLED = 0.75
 """The shortest sequence of a block, as a share of its longest."""
 
@@ -58,3 +64,51 @@ def _alike(lengths: Sequence[int]) -> list[list[int]]:
             groups.append([])
         groups[-1].append(number)
     return groups
+
+
+def use_flat_rows(model: Any) -> bool:
+    """Let a transformers model on a CPU compute flat rows, and them alone: ``model(…, blocks=blocks(…))``.
+
+    Returns:
+        Whether it can: every layer attends to all that came before, and none carries a state along the row.
+    """
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    windowed = getattr(config, "sliding_window", None) if kinds is None else set(kinds) != {"full_attention"}
+    stateful = getattr(model, "_is_stateful", False)
+    dropout = getattr(config, "attention_dropout", 0.0)
+    if model.config._attn_implementation != "sdpa" or windowed or stateful or dropout:
+        return False
+    model.set_attn_implementation(NAME)
+    return True
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    blocks: Blocks | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Each sequence of a flat row alone: query [1, H, S, D], key and value with H or fewer heads."""
+    if blocks is None:
+        raise ModelError(
+            f"{type(module).__name__} does not pass on what its attention must know",
+            key="policy.path",
+            remedy="use an architecture whose layers hand their keyword arguments to the attention",
+        )
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))  # [S, heads, D]
+    parts = []
+    for pick in blocks.picks:
+        query_bt, key_bt, value_bt = (
+            each.index_select(0, pick.flatten()).unflatten(0, pick.shape) for each in (query, key, value)
+        )
+        parts.append(attend(query_bt, key_bt, value_bt, scaling).flatten(0, 1))
+    return torch.cat(parts).index_select(0, blocks.back_S)[None], None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, torch.compiler.disable(_attention))

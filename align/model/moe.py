@@ -27,7 +27,7 @@ class Routing(NamedTuple):
 
 def is_moe(config: Any) -> bool:
     """Whether a transformers configuration has routed experts."""
-    return bool(getattr(config, "n_routed_experts", None) or getattr(config, "num_local_experts", None))
+    return any(getattr(config, key, None) for key in ("n_routed_experts", "num_local_experts", "num_experts"))
 
 
 class RouterRecorder:

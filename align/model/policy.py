@@ -16,8 +16,9 @@ from torch import Tensor
 from align.algo.objective import MicroBatch, grpo_objective, mean_metrics
 from align.algo.schedule import lr_factor
 from align.config.recipe import GrpoRecipe
-from align.model.batching import packed_batches
+from align.model.batching import packed_batches, packed_size
 from align.model.compiled import compile_layers
+from align.model.dropout import disable_dropout
 from align.model.hf_stream import hf_stream
 from align.model.load import load_model, load_tokenizer
 from align.model.logprobs import completion_logprobs
@@ -54,6 +55,7 @@ class PolicyModel:
             self.tokenizer.chat_template = chat_template
         model: Any = load_model(recipe.policy, seed=recipe.seed, device=device)
         use_shared_prefix(model)
+        disable_dropout(model)  # the engine that samples has none
         self.reference: Any = None
         if recipe.policy.lora:
             with torch.random.fork_rng(devices=[]):
@@ -64,7 +66,7 @@ class PolicyModel:
         self.model = model.train()
         for each in (self.model, self.reference):
             if each is not None:
-                compile_layers(each, recipe.policy.compile)
+                compile_layers(each, recipe.policy.compile, on_cpu=device == "cpu")
         self.optimizer = MasterAdamW(self.model.named_parameters(), recipe.optim)
         self.routing = PolicyRouting(self.model, grpo.replay)
 
@@ -99,9 +101,16 @@ class PolicyModel:
         return scores
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
-        """One optimiser step on the whole batch, in micro-batches of bounded padded tokens."""
+        """One optimiser step on the whole batch, in micro-batches of bounded tokens.
+
+        An empty batch reports nothing and changes nothing but the place in the learning-rate schedule.
+        """
+        if not len(batch):
+            self.updates += 1
+            return {}
         sums = []
-        for rows in self._micro_batches(batch):
+        micro_batches = self._micro_batches(batch)
+        for rows in micro_batches:
             part = batch.select(rows)
             with self.routing.update_pass(part):
                 loss, each = grpo_objective(self._objective_inputs(part), self.recipe.grpo)
@@ -110,7 +119,18 @@ class PolicyModel:
         lr = self.recipe.optim.lr * lr_factor(self.updates, self.total_updates, self.recipe.optim)
         norm = self.optimizer.step(lr)
         self.updates += 1
-        return mean_metrics(sums) | self.routing.metrics() | {"train/grad_norm": norm, "train/lr": lr}
+        lengths = [len(completion) for completion in batch.completion_tokens]
+        fed, padding = packed_size(batch.prompt_tokens, lengths, micro_batches)
+        return (
+            mean_metrics(sums)
+            | self.routing.metrics()
+            | {
+                "train/grad_norm": norm,
+                "train/lr": lr,
+                "train/fed_tokens": float(fed),
+                "train/padding_share": padding,
+            }
+        )
 
     def _micro_batches(self, batch: TrainBatch) -> list[list[int]]:
         return packed_batches(

@@ -224,7 +224,7 @@ class TorchScorer:
             use_shared_prefix(model)
         except ModelError as error:
             raise ModelError(
-                f"{type(model).__name__} has attention layers with a window, which torch does not serve",
+                error.message,
                 file=files.source,
                 remedy="give the term backend: vllm",
             ) from error

@@ -23,8 +23,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from align.errors import ModelError
 from align.model import cpu_attention
+from align.model.output_head import beyond_product
 
 NAME = "shared_prefix"
+_CHANGING = ("softcap", "s_aux", "position_bias", "indices", "block_indices")
+"""Arguments of transformers' attention interface that change what is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Segments:
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self.all = tuple(segments)
+        self.seen = False
+        """Whether the attention of some layer got to know them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,24 +133,59 @@ def use_shared_prefix(model: Any) -> None:
     """Let a transformers model compute packed rows; without one it attends as usual.
 
     Raises:
-        ModelError: the model has attention layers that do not see the whole context.
+        ModelError: its attention layers, or what makes logits of its hidden states, would not be computed
+            as the model has them. A classifier has no such logits.
     """
-    config = model.config
-    windows = [kind for kind in getattr(config, "layer_types", None) or [] if kind != "full_attention"]
-    if windows or (not hasattr(config, "layer_types") and getattr(config, "sliding_window", None)):
+    other = _other_attention(model)
+    if other is not None:
+        raise _refused(f"{model.config.model_type} has layers with {other}")
+    beyond = beyond_product(model)
+    if beyond is not None:
         raise ModelError(
-            f"{config.model_type} has attention layers with a window, which GRPO cannot pack",
+            f"{model.config.model_type} cannot be trained with GRPO: {beyond}, which its log-probabilities "
+            "would leave out",
             key="policy.path",
-            remedy="use a policy with full attention in every layer",
+            remedy="use a policy whose logits are the product of hidden states and output head alone",
         )
     model.set_attn_implementation(NAME)
+    if model.config._attn_implementation != NAME:
+        raise _refused(f"{model.config.model_type} has attention that transformers cannot replace")
+
+
+def _refused(what: str) -> ModelError:
+    return ModelError(
+        f"{what}, so prompts cannot be shared in packed rows",
+        key="policy.path",
+        remedy="use a model with plain attention over the whole context in every layer",
+    )
+
+
+def _other_attention(model: Any) -> str | None:
+    """What some layer has beside the softmax of scores over the whole context."""
+    config = model.config.get_text_config()
+    windows = [kind for kind in getattr(config, "layer_types", None) or [] if kind != "full_attention"]
+    if windows or (not hasattr(config, "layer_types") and getattr(config, "sliding_window", None)):
+        return "a window"
+    if getattr(model, "_is_stateful", False):
+        return "a state"
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return "capped attention scores (attn_logit_softcapping)"
+    if any(name.rpartition(".")[2] == "sinks" for name, _ in model.named_parameters()):
+        return "attention sinks"
+    return None
 
 
 def forward_packed(decoder: Any, row: PackedRow) -> Tensor:
-    """Hidden states of a packed row, [S, H]; ``decoder`` is the model without its output head."""
+    """Hidden states of a packed row, [S, H]; ``decoder`` is the model without its output head.
+
+    Raises:
+        ModelError: the decoder does not hand the segments to its attention.
+    """
     output = decoder(
         input_ids=row.input_ids, position_ids=row.position_ids, use_cache=False, segments=row.segments
     )
+    if not row.segments.seen:
+        raise _refused(f"{type(decoder).__name__} does not hand its attention what it must know")
     return cast(Tensor, output.last_hidden_state[0])
 
 
@@ -160,11 +200,19 @@ def _attention(
     segments: Segments | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a packed row: query [1, H, S, D], key and value with H or fewer heads."""
+    """Attention of a packed row: query [1, H, S, D], key and value with H or fewer heads.
+
+    Raises:
+        ModelError: the layer asks for more than ``_other_attention`` can tell beforehand.
+    """
     if segments is None:
         return cpu_attention.attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    unknown = [name for name in _CHANGING if kwargs.get(name) is not None]
+    if unknown:
+        raise _refused(f"{type(module).__name__} attends with {unknown[0]}")
+    segments.seen = True
     query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))  # [S, heads, D]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts: list[Tensor] = []

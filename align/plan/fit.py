@@ -50,6 +50,8 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     stages: dict[str, dict[str, int]] = field(default_factory=dict)
     """Stage of a step → its part of ``memory``; empty where all kinds are there at once."""
+    sharded: bool = True
+    """More devices would each hold less."""
 
     @property
     def needed(self) -> int:
@@ -112,16 +114,15 @@ def rows_per_step(recipe: SftRecipe) -> int:
 
 
 def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
-    """Plan GRPO with trainer and rollout engine on the same devices, taking turns."""
+    """Plan GRPO with one trainer and the rollout engine on the same device, taking turns."""
     grpo, policy, rollout = recipe.grpo, recipe.policy, recipe.rollout
-    count = recipe.cluster.processes
     trainable = lora_parameters(shape, policy.lora) if policy.lora else shape.total
     length = grpo.max_prompt_tokens + rollout.max_new_tokens
     pass_tokens = max(grpo.micro_batch_tokens, length)
-    state = TrainState(policy.dtype, count, trainable, pass_tokens, policy.gradient_checkpointing)
+    state = TrainState(policy.dtype, 1, trainable, pass_tokens, policy.gradient_checkpointing)
     memory = trainer_memory(shape, state)
     if grpo.beta > 0 and not policy.lora:
-        memory["reference"] = -(-shape.total * BYTES[policy.dtype] // count)
+        memory["reference"] = shape.total * BYTES[policy.dtype]
     engine = rollout.dtype or policy.dtype
     memory["engine weights"] = -(-shape.total * BYTES[engine] // rollout.tensor_parallel)
     device, device_bytes = describe_device(recipe.cluster)
@@ -143,12 +144,13 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
         shape=shape,
         trainable=trainable,
         memory=memory,
-        devices=count,
+        devices=1,
         device=device,
         device_bytes=device_bytes,
         tokens_per_step=per_step,
         flops_per_step=per_step * (passes + extra),
         steps=grpo.steps,
+        sharded=False,
         notes=[
             f"the KV cache holds {room} sequences of {length} tokens; "
             f"up to {rollout.max_num_seqs} are decoded at once",

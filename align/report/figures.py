@@ -29,6 +29,11 @@ _PLOTS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("outcome/timeout_share", "reward timeouts"),
         ),
     ),
+    ("Scoring hidden behind sampling", (("reward/hidden_share", "share of the scoring time"),)),
+    (
+        "Scoring, seconds",
+        (("reward/wall_seconds", "whole"), ("reward/wait_seconds", "after the last group was sampled")),
+    ),
     (
         "Log-probability difference, trainer and engine",
         (

@@ -52,6 +52,8 @@ class Reporter:
         if report.tensorboard:
             board = tensorboard_sink(run.tensorboard, start_step)
             self._sinks += [board] if board is not None else []
+        if start_step == 0:  # after a checkpoint, the rewards' state in it says which failures stay
+            run.reward_errors.unlink(missing_ok=True)
         self._rollouts = RolloutSink(run.rollouts, report.rollouts_every, total_steps, start_step)
         self._console: ProgressConsole | None = None
         if report.console:

@@ -78,6 +78,11 @@ class RunDirectory:
         return self.path / "rollouts"
 
     @property
+    def reward_errors(self) -> Path:
+        """Every failed reward call, one JSON object per line."""
+        return self.path / "reward_errors.jsonl"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"

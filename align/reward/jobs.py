@@ -8,10 +8,11 @@
     ticket.outcomes                        # complete once ticket.finished
 
 A job is one term on some samples of one group: as many as take about a quarter of a second, so that
-slow rewards spread over the workers. A function marked as batched always gets its whole group. Lists
-in TRL's form and coroutines stay whole while that is fast; a slow list is cut like single samples,
-slow coroutines, which run together, into one share a worker. A job of several samples that is lost is
-tried again one sample at a time, so that only the sample at fault gets the failure.
+slow rewards spread over the workers. A function marked as batched always gets its whole group, and
+fails as a whole: what it would say of one sample alone is another score. Lists in TRL's form and
+coroutines stay whole while that is fast; a slow list is cut like single samples, slow coroutines, which
+run together, into one share a worker. Any other job of several samples that is lost is tried again one
+sample at a time, so that only the sample at fault gets the failure.
 
 Terms that a trained model computes are not on the board: ``JobBoard.modelled`` takes their outcomes.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from align.reward.combine import FAILED
 from align.reward.contract import Sample
@@ -76,6 +77,12 @@ class Job:
         """The samples to score."""
         return [self.ticket.samples[row] for row in self.rows]
 
+    @property
+    def divisible(self) -> bool:
+        """Whether it can be done one sample at a time."""
+        function = self.term.function
+        return len(self.rows) > 1 and function is not None and not function.compares
+
 
 class JobBoard:
     """Open jobs, and what is known of the finished ones. One thread only, except for ``ticket``.
@@ -130,7 +137,7 @@ class JobBoard:
         Raises:
             BudgetSpent: too many samples failed.
         """
-        if len(job.rows) > 1 and all(outcome.kind == "timeout" for outcome in outcomes):
+        if job.divisible and all(outcome.kind == "timeout" for outcome in outcomes):
             return self._again_singly(job)  # one coroutine over the whole list: who was slow?
         seconds = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
         self._pace[job.term.name] = 0.5 * (self._pace.get(job.term.name, seconds) + seconds)
@@ -144,9 +151,11 @@ class JobBoard:
             BudgetSpent: too many samples failed.
         """
         self._wary[job.term.name] = WARY_SAMPLES
-        if len(job.rows) > 1:
+        if job.divisible:
             return self._again_singly(job)
-        self._record(job, job.rows[0], verdict)
+        share = replace(verdict, seconds=verdict.seconds / len(job.rows))
+        for row in job.rows:
+            self._record(job, row, share)
 
     def modelled(self, ticket: Ticket, outcomes: Sequence[Mapping[str, Outcome]]) -> None:
         """Add what the trained models said of a ticket's samples; after its functions have answered.
@@ -170,8 +179,8 @@ class JobBoard:
                 self._ledger.count(_failed(found))
 
     def _job_size(self, term: Term, function: RewardFunction, samples: int) -> int:
-        if function.batched and function.style.name == "native":
-            return max(samples, 1)  # the group is what it compares
+        if function.compares:
+            return max(samples, 1)
         pace = self._pace.get(term.name)
         if function.batched or function.awaits:
             if pace is None or pace * samples <= JOB_SECONDS:
@@ -209,7 +218,8 @@ class JobBoard:
             return
         ticket.unfinished -= 1
         self.unfinished -= ticket.finished
-        if not ticket.trial and (_failed(outcomes) or not ticket.modelled):
+        called = bool(ticket.terms) and not ticket.trial  # a row without terms says nothing of failures
+        if called and (_failed(outcomes) or not ticket.modelled):
             self._ledger.count(_failed(outcomes))
 
 

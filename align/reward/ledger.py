@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,13 +109,20 @@ class Ledger:
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: JSON values."""
-        return {"window": [int(failed) for failed in self._latest], "first": self._first}
+        return {
+            "window": [int(failed) for failed in self._latest],
+            "first": self._first,
+            "written": self._file.stat().st_size if self._file.exists() else 0,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken."""
+        """Continue where ``state_dict`` was taken; failures written since then are removed."""
         self._latest.clear()
         self._latest.extend(bool(failed) for failed in state["window"])
         self._first = state["first"]
+        written = state.get("written")  # checkpoints once did without; then every row stays
+        if written is not None and self._file.exists() and self._file.stat().st_size > written:
+            os.truncate(self._file, written)
 
 
 def summary(terms: Sequence[Term], scores: Sequence[SampleScore]) -> dict[str, float]:

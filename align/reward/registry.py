@@ -51,6 +51,11 @@ class RewardFunction:
     args: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of every call."""
 
+    @property
+    def compares(self) -> bool:
+        """A native list function: its scores hold for the whole group, and for no part of it."""
+        return self.batched and self.style.name == "native"
+
 
 def resolve(
     spec: str,
@@ -178,7 +183,7 @@ def _load(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickling look their module up here
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself is no reason to end silently
         del sys.modules[name]
         raise RewardError(
             f"cannot be imported: {_last_line(error)}{_line_in(path, error)}",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import RewardError
+from align.reward.child import ChildProcess
 from align.reward.contract import Sample
-from align.reward.limits import DIED, ENVIRONMENT, GRACE_SECONDS, START_SECONDS, Limits, call_seed, late
-from align.reward.registry import resolve
+from align.reward.limits import DIED
 from align.reward.rows import sample_from_row
+from align.reward.worker import Assignment
 from align.types import Outcome, OutcomeKind
 
 
@@ -95,25 +94,10 @@ def replay(failure: Failure) -> Outcome:
     Raises:
         RewardError: the function cannot be imported any more.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, failure), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        started = _receive(ours, START_SECONDS)
-        if started is not None:
-            raise started
-        answer: Outcome = _receive(ours, failure.timeout + GRACE_SECONDS)
-        return answer
-    except TimeoutError:
-        return late(failure.timeout)
-    except EOFError:
-        process.join()
-        return Outcome("error", detail=f"{DIED}: exit code {process.exitcode}")
-    finally:
-        process.kill()
-        process.join()
+    function = Assignment(failure.reference, failure.args, failure.timeout, failure.memory_mib)
+    with ChildProcess({failure.term: function}, seed=failure.run_seed) as child:
+        outcomes = child.score(failure.term, failure.together, step=failure.weight_version)
+    return outcomes[failure.together.index(failure.sample)]
 
 
 def reproduced(recorded: Outcome, now: Outcome) -> bool:
@@ -126,38 +110,3 @@ def _reason(outcome: Outcome) -> str:
     if outcome.detail.startswith(DIED):
         return DIED
     return re.sub(r"0x[0-9a-f]+", "0x", outcome.detail.strip().rpartition("\n")[2])
-
-
-def _receive(connection: Any, seconds: float) -> Any:
-    """The next message.
-
-    Raises:
-        TimeoutError: none came.
-        EOFError: the other side is gone.
-    """
-    if not connection.poll(seconds):
-        raise TimeoutError
-    try:
-        return connection.recv()
-    except ConnectionResetError as error:
-        raise EOFError from error
-
-
-def _serve(connection: Any, failure: Failure) -> None:
-    """The child: None once the function is imported, or why it is not; then the outcome."""
-    os.environ.update(ENVIRONMENT)
-    try:
-        function = resolve(failure.reference, failure.args)
-    except RewardError as error:
-        connection.send(error)
-        return
-    limits = Limits()
-    connection.send(None)
-    answer = limits.call(
-        function,
-        failure.together,
-        seed=lambda sample: call_seed(failure.run_seed, failure.term, failure.weight_version, sample),
-        timeout=failure.timeout,
-        memory_mib=failure.memory_mib,
-    )
-    connection.send(answer.outcomes[failure.together.index(failure.sample)])

@@ -37,8 +37,9 @@ def call(
 ) -> list[Outcome]:
     """Score samples; one outcome each, in order. Exceptions end as outcomes, never outside.
 
-    A function that takes lists gets all samples in one call; should that raise, each sample is
-    tried alone, so that one bad sample costs only itself. Coroutines of one call run together.
+    A function that takes lists gets all samples in one call. Should that raise, a list in TRL's form
+    is tried again one sample at a time, so that one bad sample costs only itself; a native list function
+    compares its samples, so all of them fail. Coroutines of one call run together.
 
     Args:
         timeout: seconds a coroutine may take. A plain function cannot be stopped from inside its
@@ -149,9 +150,9 @@ def _call_list(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        if len(samples) > 1 and not isinstance(error, _TimeUp):
+        if len(samples) > 1 and not function.compares and not isinstance(error, _TimeUp):
             return [_call_list(function, [sample], timeout, before)[0] for sample in samples]
-        return [_failure(error, time.perf_counter() - start)] * len(samples)
+        return [_failure(error, (time.perf_counter() - start) / len(samples))] * len(samples)
     seconds = (time.perf_counter() - start) / len(samples)
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         detail = f"returned {type(values).__name__} where a list of {len(samples)} scores belongs"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from align.config.rewards import ConstraintConfig, RewardsConfig
 from align.errors import RewardError
 from align.reward.calibration import SavedCalibration, read_calibration
+from align.reward.child import ChildProcess, score_each
 from align.reward.contract import Sample
 from align.reward.registry import RewardFunction, resolve
-from align.reward.score import call
+from align.reward.worker import Assignment
 from align.types import Outcome, Prompt
 
 Predicate = Callable[[Mapping[str, Any]], Any]
@@ -111,38 +113,77 @@ def probes(prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[Sample]:
     ]
 
 
-def smoke(terms: Sequence[Term], samples: Sequence[Sample]) -> None:
-    """Call every function once, in this process, so that a broken one fails before any engine starts.
+def assignments(terms: Sequence[Term]) -> dict[str, Assignment]:
+    """What a process must know to call the functions of the terms, by term."""
+    return {
+        term.name: Assignment(
+            term.function.reference, dict(term.function.args), term.timeout, term.memory_mib
+        )
+        for term in terms
+        if term.function is not None
+    }
+
+
+def smoke(terms: Sequence[Term], samples: Sequence[Sample], *, file: str | Path | None = None) -> None:
+    """Call every function once, so that a broken one fails before any engine starts.
+
+    All run in one process apart, under the limits of a reward process: a function that hangs, ends its
+    process or eats memory is found out like one that raises.
+
+    Args:
+        terms: those of models are left alone.
+        samples: a list function gets those of each prompt together.
+        file: the recipe, for messages.
 
     Raises:
-        RewardError: a term raised, took too long or returned something that is no score.
+        RewardError: a term raised, took too long, ended the process, ran out of memory or returned
+            something that is no score.
     """
-    for term in terms:
-        if term.function is None:
-            continue
-        scope = [sample for sample in samples if term.covers(sample.columns)]
-        outcomes = call(term.function, scope, timeout=term.timeout)
-        check_smoke(term, scope, outcomes)
+    with ChildProcess(assignments(terms)) as child:
+        for term in terms:
+            if term.function is None:
+                continue
+            together = term.function.batched or term.function.awaits
+            scope = [sample for sample in samples if term.covers(sample.columns)]
+            for _, grouped in groupby(scope, key=lambda sample: sample.prompt_id):
+                group = list(grouped)
+                outcomes = score_each(child, term.name, group, together=together, timeout=term.timeout)
+                check_smoke(term, group, outcomes, file=file)
 
 
-def check_smoke(term: Term, samples: Sequence[Sample], outcomes: Sequence[Outcome]) -> None:
+def check_smoke(
+    term: Term,
+    samples: Sequence[Sample],
+    outcomes: Sequence[Outcome],
+    *,
+    file: str | Path | None = None,
+    key: str | None = None,
+) -> None:
     """Raise for the first failure among the outcomes of a smoke call.
 
+    Args:
+        term: what was called.
+        samples: with what.
+        outcomes: what came of it.
+        file: the recipe, for messages.
+        key: where it names the function; ``rewards.terms.<term>`` where left out.
+
     Raises:
-        RewardError: naming file, function and row.
+        RewardError: naming recipe, key, function and row.
     """
     for sample, outcome in zip(samples, outcomes, strict=True):
-        if outcome.kind in {"error", "timeout"}:
-            row = f" on row {sample.prompt_id}" if sample.prompt_id else ""
-            message = f"term {term.name!r} failed its start-up call{row}: {outcome.detail}"
-            if term.function is None:
-                raise RewardError(
-                    message,
-                    file=term.model,
-                    key=term.name,
-                    remedy="see that the model reads conversations like these, or train it again",
-                )
-            file, _, member = term.function.reference.rpartition(":")
-            raise RewardError(
-                message, file=file, key=member, remedy="mend it, and try it with `align rewards test`"
-            )
+        if outcome.kind not in {"error", "timeout"}:
+            continue
+        row = f" on row {sample.prompt_id}" if sample.prompt_id else ""
+        if term.function is None:
+            remedy = f"see that {term.model} reads conversations like these, or train it again"
+        else:
+            reference = term.function.reference
+            longer = " or give it more time (timeout)" if outcome.kind == "timeout" else ""
+            remedy = f"mend it{longer}, and try it with `align rewards test {reference}`"
+        raise RewardError(
+            f"term {term.name!r} failed its start-up call{row}: {outcome.detail}",
+            file=file,
+            key=key or f"rewards.terms.{term.name}",
+            remedy=remedy,
+        )

@@ -1,7 +1,7 @@
 """vLLM as a rollout engine: kept warm between steps, weights replaced in place.
 
-The engine runs inside the process that makes it. That process must do nothing else with torch:
-vLLM pins threads, reseeds the global generator and owns the default process group.
+The engine runs inside the process that makes it. That process must do nothing else with torch: vLLM
+pins threads, reseeds the global generator and owns the default process group.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from align.config.rollout import RolloutConfig
 from align.errors import EngineError
 from align.plan.residency import Part
 from align.rollout.absorbed import decode_twice
+from align.rollout.fp32_gate import use_fp32_gates
 from align.rollout.job import Job
 from align.rollout.routing_capture import RoutingCapture, capture_arguments
 from align.rollout.sampling import greedy_params, group_params, probe_params
@@ -173,8 +174,8 @@ class Engine:
 
         Raises:
             SyncError: not all of the source's weights came, or not as they were published.
-            EngineError: the weights are asleep, or the engine refused a tensor and must not be used
-                afterwards.
+            EngineError: the weights are asleep or requests are running, or the engine refused a tensor and
+                must not be used afterwards.
         """
         if "engine" in self._asleep:
             raise EngineError("the engine's weights are asleep", remedy="wake them before the push")
@@ -190,7 +191,11 @@ class Engine:
                 f"the engine refused the policy's weights: {error}",
                 remedy="trainer and engine must be built from the same config.json",
             ) from error
-        self.llm.reset_prefix_cache()
+        if not self.llm.reset_prefix_cache():  # blocks of the old weights are in use
+            raise EngineError(
+                "the engine got new weights while requests were running, and keeps prefixes of the old ones",
+                remedy="push weights when nothing is sampled",
+            )
         self.version, self._filled = version, True
 
     def sleep(self, part: Part) -> None:
@@ -267,7 +272,7 @@ class Engine:
 
 
 def _prepare_environment(settings: RolloutConfig, device: str) -> None:
-    """vLLM reads these when it is imported or started."""
+    """What vLLM reads when it is imported or started."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -277,6 +282,7 @@ def _prepare_environment(settings: RolloutConfig, device: str) -> None:
             torch._dynamo.config.disable = True
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
         os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")  # its cached artefacts fail to load
+        use_fp32_gates()
 
 
 def _device_arguments(settings: RolloutConfig, device: str, max_model_len: int) -> dict[str, Any]:

@@ -62,6 +62,9 @@ class Arena(Sender):
                 place.copy_(parameter)
             parameter.data = place
 
+    def release(self) -> None:
+        """Nothing: the policy lives in the block, and what stands beside it is written over."""
+
     def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
         if self._hosted_at(tensor) is not None:
             return tensor

@@ -54,9 +54,12 @@ class Broadcast(Sender):
         self._group: Any = None
         self._sending: Future[None] | None = None
 
-    def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
+    def release(self) -> None:
+        """Wait until all is sent; raises what went wrong."""
         if self._sending is not None:
-            self._sending.result()  # raises what went wrong with the push before
+            self._sending.result()
+
+    def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
         return tensor.to(self._meeting.device, getattr(torch, spec.dtype)).contiguous()
 
     def _carrier(self, sent: Sequence[Tensor], specs: Sequence[TensorSpec]) -> Rendezvous:

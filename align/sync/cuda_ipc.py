@@ -45,13 +45,18 @@ class CudaIpc(Sender):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(dtype)
         self._kept: list[Tensor] = []
+        """What was published and not released: nothing else may hold merged or cast tensors."""
 
     def publish(
         self, pairs: Iterable[Named], version: int, *, whole: bool = True, required: Set[str] = frozenset()
     ) -> Manifest:
-        self._kept = []
-        torch.cuda.ipc_collect()  # what the engine has let go since the last push
+        self.release()  # a push that the engine never loaded
         return super().publish(pairs, version, whole=whole, required=required)
+
+    def release(self) -> None:
+        """Hold the policy's memory no longer, or moving it off the GPU would free nothing."""
+        self._kept = []
+        torch.cuda.ipc_collect()  # what the engine has let go
 
     def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:
         self._kept.append(tensor.to(getattr(torch, spec.dtype)).contiguous())  # itself, if nothing is to do

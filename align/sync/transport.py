@@ -44,8 +44,8 @@ def choose_transport(trainer: Place, engine: Place) -> Transport:
 class Sender(ABC):
     """The trainer's end.
 
-    Usage: ``manifest = sender.publish(hf_stream(model), version)``, any number of times. The policy must
-    not change until the engine has loaded it.
+    Usage: ``manifest = sender.publish(hf_stream(model), version)``, then ``sender.release()`` once the
+    engine has loaded it, any number of times. The policy must not change before that.
     Invariant: names, shapes and types are those of the first call, which is a whole one.
     """
 
@@ -80,6 +80,10 @@ class Sender(ABC):
         self.catalogue.close([spec.name for spec in specs], whole=whole, required=required)
         carrier = self._carrier(sent, specs)
         return Manifest(version, whole, tuple(specs), digests(sent), carrier)
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of what was published last, now that the engine has loaded it."""
 
     @abstractmethod
     def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:

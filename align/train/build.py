@@ -39,6 +39,7 @@ from align.train.last_step import LastStep
 from align.train.marks import Marks
 from align.train.partial import check_partial, pack, unpack
 from align.train.parts import Parts
+from align.train.sandbox_note import sandbox_note
 from align.types import Group, Prompt, StepStats
 
 
@@ -69,7 +70,8 @@ def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
     scorers = open_scorers(recipe.rewards, file=file)
     terms = load_terms(recipe.rewards, _predicates(file), find_model=resolve_model, file=file)
     prompts = load_prompts(recipe.data, tokenizer, recipe.grpo, file=file)
-    smoke(terms, probes(_one_of_each_part(prompts), max_new_tokens=recipe.rollout.max_new_tokens))
+    trial = probes(_one_of_each_part(prompts), max_new_tokens=recipe.rollout.max_new_tokens)
+    smoke(terms, trial, file=file)
     eval_prompts = load_eval_prompts(recipe.eval, tokenizer, file=file)
     check_metrics(recipe.eval, eval_prompts, file=file)
     return Prepared(
@@ -219,6 +221,8 @@ def start_job(
     )
     stack.callback(rewards.close)
     rewards.smoke(_one_of_each_part(prepared.prompts))
+    if note := sandbox_note(term.function for term in rewards.terms):
+        reporter.message(note)
     reporter.message("starting the policy and the rollout engine")
     policy, rollout, residency = _engines(recipe, prepared, placement, list(scorers.values()))
     reporter.message(residency.describe())

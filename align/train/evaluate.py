@@ -1,7 +1,8 @@
 """Held-out measurements: answers, their scores, and how sure the mean is.
 
-A metric is a reward function. A call that fails is left out of the mean and counted, never a zero;
-a part on which every call failed stops the evaluation.
+A metric is a reward function, and called like one: in a process apart, within a time and a memory limit.
+A call that fails is left out of the mean and counted, never a zero; a part on which every call failed
+stops the evaluation.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from typing import Any
 
 from align.config.data import EvalConfig
 from align.errors import DataError, RewardError
+from align.reward.child import ChildProcess, score_each
 from align.reward.contract import Sample
 from align.reward.registry import RewardFunction, resolve
-from align.reward.score import call
-from align.reward.terms import Term, probes, smoke
+from align.reward.terms import Term, assignments, check_smoke, probes
 from align.types import Completion, Outcome, Prompt
 
 Answer = Callable[[Sequence[Prompt], int, float], list[Completion]]
 """(prompts, max_new_tokens, temperature) → one completion per prompt, in order."""
 
+METRIC_SECONDS = 10.0
+"""Seconds a row, for a metric that names no timeout of its own."""
 Z95 = 1.959964
 """Half-width of a 95% interval in standard errors."""
 
@@ -46,11 +49,20 @@ def check_metrics(
     """Call every metric on made-up answers to a prompt of its part, before any engine starts.
 
     Raises:
-        RewardError: a metric cannot be used, raised, or returned something that is no score.
+        RewardError: a metric cannot be used, raised, took too long, ended its process, ran out of memory
+            or returned something that is no score.
     """
-    for name, metric in load_metrics(config, file=file).items():
-        term = Term(name=f"eval.parts.{name}.metric", function=metric)
-        smoke([term], probes(prompts[name][:1], max_new_tokens=config.max_new_tokens))
+    terms = _terms(load_metrics(config, file=file))
+    with ChildProcess(assignments(terms)) as child:
+        for term in terms:
+            samples = probes(prompts[term.name][:1], max_new_tokens=config.max_new_tokens)
+            check_smoke(
+                term,
+                samples,
+                _score(child, term, samples),
+                file=file,
+                key=f"eval.parts.{term.name}.metric",
+            )
 
 
 def evaluate(
@@ -77,7 +89,7 @@ def evaluate(
         DataError: a part has no prompts.
         RewardError: a metric cannot be used, or gave no score for any row of its part.
     """
-    metrics = load_metrics(config, file=file)
+    terms = _terms(load_metrics(config, file=file))
     for name in config.parts:
         if not prompts.get(name):
             raise DataError(
@@ -87,14 +99,28 @@ def evaluate(
     answers = answer(asked, config.max_new_tokens, config.temperature)
     values: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
-    for name, metric in metrics.items():
-        own, answers = answers[: len(prompts[name])], answers[len(prompts[name]) :]
-        pairs = list(zip(prompts[name], own, strict=True))
-        samples = [Sample.of(*pair, max_new_tokens=config.max_new_tokens) for pair in pairs]
-        outcomes = call(metric, samples, timeout=metric.timeout)
-        values |= _summary(name, own, outcomes, file)
-        rows += [_row(name, *pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)]
+    with ChildProcess(assignments(terms)) as child:
+        for term in terms:
+            name = term.name
+            own, answers = answers[: len(prompts[name])], answers[len(prompts[name]) :]
+            pairs = list(zip(prompts[name], own, strict=True))
+            samples = [Sample.of(*pair, max_new_tokens=config.max_new_tokens) for pair in pairs]
+            outcomes = _score(child, term, samples)
+            values |= _summary(name, own, outcomes, file)
+            rows += [_row(name, *pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)]
     return values, rows
+
+
+def _terms(metrics: Mapping[str, RewardFunction]) -> list[Term]:
+    """A metric runs under the limits of a reward function."""
+    return [Term(name, metric, timeout=metric.timeout or METRIC_SECONDS) for name, metric in metrics.items()]
+
+
+def _score(child: ChildProcess, term: Term, samples: Sequence[Sample]) -> list[Outcome]:
+    metric = term.function
+    assert metric is not None
+    together = metric.batched or metric.awaits
+    return score_each(child, term.name, samples, together=together, timeout=term.timeout)
 
 
 def _summary(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from align.algo.agreement import step_agreement
 from align.algo.assemble import assemble
 from align.algo.step_rewards import mean_advantages
 from align.config.recipe import GrpoRecipe
@@ -33,20 +34,27 @@ def grpo(
 
 
 def learn(recipe: GrpoRecipe, parts: Parts, experience: Experience) -> dict[str, float]:
-    """Update the policy on one step's experience; the mean of each metric over the updates."""
+    """Update the policy on one step's experience; what the updates report, as one step.
+
+    Every step makes ``epochs`` × ``minibatches`` calls of ``policy.update``, with an empty batch where
+    nothing carries a signal, so that the learning rate follows the steps.
+    """
     config, policy, stage = recipe.grpo, parts.policy, parts.stages.stage
     batches = assemble(
         experience.trained, experience.trained_advantages, config, recipe.rollout.max_new_tokens
     )
+    trained = [batch for batch in batches if len(batch)]
     with stage("reference"):
-        for batch in batches if config.beta > 0 else []:
+        for batch in trained if config.beta > 0 else []:
             batch.ref_logprobs = policy.ref_logprobs(batch)
-    if len(batches) * config.epochs > 1:  # otherwise the update is on-policy: ρ = 1
+    several = len(trained) * config.epochs > 1
+    if several:  # otherwise the update is on-policy: ρ = 1
         with stage("old"):
-            for batch in batches:
+            for batch in trained:
                 batch.old_logprobs = policy.logprobs(batch)
     with stage("update"):
-        return mean_of([policy.update(batch) for _ in range(config.epochs) for batch in batches])
+        metrics = of_step([policy.update(batch) for _ in range(config.epochs) for batch in batches])
+    return metrics | step_agreement(trained, config.importance) if several else metrics
 
 
 def step_stats(
@@ -73,7 +81,19 @@ def step_stats(
     return StepStats(step, metrics, seconds, experience.groups, experience.scores, advantages)
 
 
-def mean_of(updates: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean of each metric over the step's updates; empty when no sample carried a signal."""
-    names = updates[0] if updates else {}
-    return {name: sum(each[name] for each in updates) / len(updates) for name in names}
+def of_step(updates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Metrics of a step from those of its updates: tokens add up, of memory the most, else the mean.
+
+    An update that does not report a metric, as those without signal, is left out of it.
+    """
+    values: dict[str, list[float]] = {}
+    for each in updates:
+        for name, value in each.items():
+            values.setdefault(name, []).append(value)
+    return {name: _combined(name, found) for name, found in values.items()}
+
+
+def _combined(name: str, values: Sequence[float]) -> float:
+    if name.endswith("_tokens"):
+        return sum(values)
+    return max(values) if name.startswith("memory/") else sum(values) / len(values)

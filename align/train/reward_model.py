@@ -105,11 +105,12 @@ def build_trainer(
     device = "cpu" if args.use_cpu or args.fsdp else str(args.device)
     pad = prepared.tokenizer.pad_token_id
     model: Any = load_score_model(policy, seed=recipe.seed, pad=pad, device=device)
-    use_cpu_attention(model)
+    if args.use_cpu:
+        use_cpu_attention(model)
     if policy.lora:
         torch.manual_seed(args.seed)  # the adapters' first weights
         model = add_score_lora(model, policy.lora)
-    compile_layers(model, policy.compile)
+    compile_layers(model, policy.compile, on_cpu=args.use_cpu)
     return RewardModelTrainer(
         recipe,
         model,

@@ -14,6 +14,7 @@ from align.checkpoint.store import Checkpoint, CheckpointStore
 from align.config.recipe import SftRecipe
 from align.model.compiled import compile_layers
 from align.model.cpu_attention import use_cpu_attention
+from align.model.flat_rows import use_flat_rows
 from align.model.load import load_model
 from align.model.lora import add_lora
 from align.model.save import save_model
@@ -94,13 +95,14 @@ def build_trainer(
         policy = policy.model_copy(update={"dtype": "float32"})
     device = "cpu" if args.use_cpu or args.fsdp else str(args.device)
     model: Any = load_model(policy, seed=recipe.seed, device=device)
-    use_cpu_attention(model)
+    if args.use_cpu and not use_flat_rows(model):
+        use_cpu_attention(model)
     for config in (model.config, model.generation_config):  # the tokenizer's may be a stand-in
         config.pad_token_id = prepared.tokenizer.pad_token_id
     if policy.lora:
         torch.manual_seed(args.seed)  # the adapters' first weights
         model = add_lora(model, policy.lora)
-    compile_layers(model, policy.compile)
+    compile_layers(model, policy.compile, on_cpu=args.use_cpu)
     return PolicyTrainer(
         recipe,
         model,

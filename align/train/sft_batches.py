@@ -2,7 +2,8 @@
 
 Packed conversations are told apart by their positions: without an attention mask, transformers
 builds a block-diagonal causal mask wherever ``position_ids`` start anew, for SDPA and eager
-attention alike. Padding stands on the right, where causal attention never looks.
+attention alike; on a CPU ``flatten`` leaves the padding out instead. Padding stands on the right, where
+causal attention never looks.
 """
 
 from __future__ import annotations

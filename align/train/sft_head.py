@@ -15,16 +15,8 @@ from torch import Tensor
 from trl.trainer.utils import FusedCausalLMOutput
 
 from align.model.logprobs import token_logprobs
+from align.model.output_head import beyond_product
 from align.train.sft_batches import IGNORED
-
-SCALED = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "output_multiplier",
-    "lm_head_multiplier",
-    "logits_scaling",
-)
-"""Configuration keys of models whose logits are more than a product; these keep TRL's head."""
 
 
 def use_cpu_head(model: Any) -> None:
@@ -33,9 +25,9 @@ def use_cpu_head(model: Any) -> None:
     Args:
         model: the model itself, not its peft wrapper.
     """
-    head = model.get_output_embeddings()
-    scaled = any(getattr(model.config, key, None) is not None for key in SCALED)
-    if head.weight.device.type != "cpu" or head.bias is not None or scaled:
+    # TRL's head also computes the loss of routers.
+    with_router_loss = getattr(model.config.get_text_config(), "output_router_logits", False)
+    if beyond_product(model) or with_router_loss:
         return
     other = model.forward
 

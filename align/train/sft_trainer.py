@@ -14,7 +14,7 @@ from align.algo.router import expert_balance_loss, expert_load, peak_load
 from align.checkpoint.store import CheckpointStore
 from align.config.recipe import SftRecipe
 from align.errors import EngineError
-from align.model import cpu_attention
+from align.model import flat_rows
 from align.model.moe import RouterRecorder, find_routers
 from align.report.reporter import Reporter
 from align.train.interrupt import StopRequest
@@ -62,7 +62,7 @@ class PolicyTrainer(StoredTrainer, SFTTrainer):
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         if args.use_cpu:
             use_cpu_head(base)
-        self.flat = base.config._attn_implementation == cpu_attention.NAME
+        self.flat = base.config._attn_implementation == flat_rows.NAME
         """Whether a batch is computed as one row without padding."""
         self.mark = time.perf_counter()
 

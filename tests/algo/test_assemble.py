@@ -58,11 +58,12 @@ def test_minibatches_hold_whole_groups_and_their_own_denominators():
     assert all(weight == pytest.approx(1 / 8) for batch in batches for weight in batch.token_weights)
 
 
-def test_a_minibatch_without_signal_is_dropped():
+def test_a_minibatch_without_signal_is_empty():
     groups = [group("a", [2, 2]), group("b", [2, 2])]
     config = GrpoConfig(minibatches=2, prompts_per_step=2, beta=0.0)
     batches = assemble(groups, [1.0, -1.0, 0.0, 0.0], config, 16)
-    assert [batch.prompt_ids for batch in batches] == [["a", "a"]]
+    assert [batch.prompt_ids for batch in batches] == [["a", "a"], []]
+    assert [len(batch) for batch in assemble([], [], config, 16)] == [0, 0]
 
 
 def test_routed_experts_follow_their_completion_under_rollout_replay_alone():

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from align.config.grpo import GrpoConfig
 
-GSPO = {"policy_loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4}
+SEQUENCE = {"importance": {"level": "sequence"}}
+GSPO = {"policy_loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4} | SEQUENCE
 
 
 @pytest.mark.parametrize(
@@ -18,8 +19,10 @@ GSPO = {"policy_loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4}
         (GSPO | {"reduction": "token_mean"}, "use reduction: sequence_mean"),
         ({"level": "sequence", "reduction": "max_length"}, "use reduction: sequence_mean"),
         (GSPO | {"advantage": {"supervision": "process"}}, "gspo_token or cispo"),
-        ({"level": "sequence", "advantage": {"supervision": "process"}}, "gspo_token or cispo"),
-        ({"policy_loss": "gspo"}, "set both clip_low and clip_high"),
+        ({"level": "sequence", "advantage": {"supervision": "process"}} | SEQUENCE, "gspo_token or cispo"),
+        (GSPO | {"importance": {"level": "token"}}, "set importance.level to sequence, or to off"),
+        ({"level": "sequence"}, "set importance.level to sequence, or to off"),
+        ({"policy_loss": "gspo"} | SEQUENCE, "set both clip_low and clip_high"),
         ({"policy_loss": "cispo", "clip_high": 4}, "set both clip_low and clip_high"),
         ({"advantage": {"supervision": "process", "baseline": "leave_one_out"}}, "group_mean"),
         ({"importance": {"level": "off", "reject_above": 5}}, "set `level` to token or sequence"),
@@ -42,7 +45,9 @@ def test_refused(settings, told):
         GSPO,
         {"policy_loss": "gspo_token", "clip_low": 3e-4, "clip_high": 4e-4, "reduction": "token_mean"},
         {"policy_loss": "cispo", "clip_low": 1, "clip_high": 4, "advantage": {"supervision": "process"}},
-        {"level": "sequence", "advantage": {"baseline": "leave_one_out", "scale": "none"}, "kl": "k2"},
+        {"level": "sequence", "advantage": {"baseline": "leave_one_out", "scale": "none"}, "kl": "k2"}
+        | SEQUENCE,
+        {"level": "sequence", "importance": {"level": "off"}},
         {"importance": {"level": "sequence", "cap": 2, "reject_above": 2, "reject_below": 0.5}},
     ],
 )

@@ -9,6 +9,7 @@ from align.config.grpo import GrpoConfig
 
 MASK = torch.tensor([[True, True, True], [True, False, False]])
 BOUNDS = {"clip_low": 3e-4, "clip_high": 4e-4}
+GSPO = GrpoConfig(policy_loss="gspo", importance={"level": "sequence"}, **BOUNDS)
 
 
 def test_the_ratio_is_the_geometric_mean_by_hand():
@@ -23,8 +24,7 @@ def test_the_clip_takes_whole_completions():
     # one token far off, two slightly the other way: a mean of 1e-3 is beyond 4e-4, so no token trains
     new = torch.tensor([[0.005, -0.001, -0.001]], requires_grad=True)
     mask = torch.ones(1, 3, dtype=torch.bool)
-    config = GrpoConfig(policy_loss="gspo", **BOUNDS)
-    loss, clipped = policy_loss(new, torch.zeros(1, 3), torch.ones(1, 1), mask, config)
+    loss, clipped = policy_loss(new, torch.zeros(1, 3), torch.ones(1, 1), mask, GSPO)
     assert clipped.all()
     assert loss[0].tolist() == pytest.approx([-1.0004] * 3)
     loss.sum().backward()
@@ -36,8 +36,7 @@ def test_the_gradient_is_the_ratio_times_the_mean_gradient():
     # s = exp((0.3 - 0.3 + 0.0003) / 3); d s / d log pi_t = s / 3; the three tokens' losses add up to s A
     new = torch.tensor([[0.3, -0.3, 0.0003]], requires_grad=True)
     mask = torch.ones(1, 3, dtype=torch.bool)
-    config = GrpoConfig(policy_loss="gspo", **BOUNDS)
-    loss, _ = policy_loss(new, torch.zeros(1, 3), torch.tensor([[2.0]]), mask, config)
+    loss, _ = policy_loss(new, torch.zeros(1, 3), torch.tensor([[2.0]]), mask, GSPO)
     (loss / 3).sum().backward()
     assert new.grad is not None
     assert new.grad.tolist()[0] == pytest.approx([-2 * math.exp(1e-4) / 3] * 3, rel=1e-5)
@@ -62,7 +61,7 @@ def test_both_forms_agree_where_a_completion_has_one_advantage(seed):
     found = []
     for name in ("gspo", "gspo_token"):
         new = start.clone().requires_grad_()
-        config = GrpoConfig(policy_loss=name, clip_low=0.05, clip_high=0.05)
+        config = GrpoConfig(policy_loss=name, clip_low=0.05, clip_high=0.05, importance={"level": "sequence"})
         loss, _ = policy_loss(new, torch.zeros(2, 3), advantages, MASK, config)
         (weights * loss).sum().backward()
         found.append(((weights * loss).sum().detach(), new.grad))
@@ -76,7 +75,7 @@ def test_on_policy_it_is_the_token_form_of_grpo():
     gradients = []
     for config in (
         GrpoConfig(),
-        GrpoConfig(policy_loss="gspo", **BOUNDS),
+        GSPO,
         GrpoConfig(policy_loss="gspo_token", **BOUNDS),
         GrpoConfig(policy_loss="cispo", clip_low=1, clip_high=4),
     ):

@@ -7,6 +7,7 @@ from align.algo.policy_loss import clipped_policy_loss, policy_loss
 from align.config.grpo import GrpoConfig
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.2}
+WHOLE = GrpoConfig(level="sequence", importance={"level": "sequence"})
 
 
 def test_four_corners_by_hand():
@@ -55,7 +56,7 @@ def test_sequence_level_uses_the_ratio_of_whole_completions():
     # printed form: rho = exp(sum of log ratios) = exp(0.1 + 0.3 - 0.25) and each token carries it
     new, old = torch.tensor([[0.1, 0.3, -0.25]]), torch.zeros(1, 3)
     mask = torch.ones(1, 3, dtype=torch.bool)
-    loss, _ = policy_loss(new, old, torch.tensor([[2.0]]), mask, GrpoConfig(level="sequence"))
+    loss, _ = policy_loss(new, old, torch.tensor([[2.0]]), mask, WHOLE)
     assert (loss / 3).sum().item() == pytest.approx(-2 * math.exp(0.15))
 
 
@@ -63,8 +64,8 @@ def test_sequence_level_uses_the_ratio_of_whole_completions():
     "config",
     [
         GrpoConfig(),
-        GrpoConfig(level="sequence"),
-        GrpoConfig(policy_loss="gspo", clip_low=3e-4, clip_high=4e-4),
+        WHOLE,
+        GrpoConfig(policy_loss="gspo", clip_low=3e-4, clip_high=4e-4, importance={"level": "sequence"}),
         GrpoConfig(policy_loss="gspo_token", clip_low=3e-4, clip_high=4e-4),
         GrpoConfig(policy_loss="cispo", clip_low=1, clip_high=4),
     ],

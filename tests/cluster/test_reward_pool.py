@@ -284,15 +284,15 @@ SLOW = """
 import os, time
 def note(): open({file!r}, 'a').write(f'{{os.getpid()}}\\n')
 """
-ONE = "def slow(sample): time.sleep(0.3); note(); return 1.0\n"
+ONE = "def slow(sample): time.sleep(1); note(); return 1.0\n"
 LIST = """
 def slow(completions, **kwargs):
-    for _ in completions: time.sleep(0.3); note()
+    for _ in completions: time.sleep(1); note()
     return [1.0] * len(completions)
 """
 ASYNC = """
 import asyncio
-async def slow(sample): await asyncio.sleep(0.3); note(); return 1.0
+async def slow(sample): await asyncio.sleep(1); note(); return 1.0
 """
 
 
@@ -319,7 +319,7 @@ def test_scoring_goes_on_while_the_caller_is_elsewhere_and_is_spread(
     bank.collect()
     shown = bank.metrics()
     assert shown["reward/hidden_share"] < 0.5
-    assert shown["reward/wall_seconds"] >= shown["reward/wait_seconds"] > 0.3
+    assert shown["reward/wall_seconds"] >= shown["reward/wait_seconds"] > 0.9
 
 
 def test_random_choices_do_not_depend_on_the_worker(pool: MakePool) -> None:
@@ -362,7 +362,7 @@ def test_smoke_call_raises_before_anything_else_starts(
     bank = pool(bad={"source": f"def bad(sample):\n    {body}\n", "timeout": 1.0})
     with pytest.raises(RewardError, match=message) as caught:
         bank.smoke([group(0, [], answer="4").prompt])
-    assert (caught.value.key, caught.value.exit_code) == ("bad", 2)
+    assert (caught.value.key, caught.value.exit_code) == ("rewards.terms.bad", 2)
     assert not failures(tmp_path)
 
 

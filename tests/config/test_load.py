@@ -347,3 +347,24 @@ def test_the_wrong_kind_names_the_right_command(tmp_path: Path, head: str, kind:
 def test_check_accepts_a_tree_without_a_file() -> None:
     tree = {"kind": "pipeline", "name": "p", "stages": {"sft": {"recipe": "sft.yaml"}}}
     assert check(tree, file="p.yaml", kind=PipelineRecipe).directory == Path("runs/p")
+
+
+# Settings that one command takes and another refuses
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "told"),
+    [
+        ("cluster={processes: 2}", "cluster.processes", "one trainer"),
+        ("policy.lora={dropout: 0.1}", "policy.lora.dropout", "random"),
+    ],
+)
+def test_what_grpo_cannot_follow_is_refused_there_alone(
+    tmp_path: Path, override: str, key: str, told: str
+) -> None:
+    error = fault(tmp_path, GRPO, GrpoRecipe, (override,))
+    assert error.key == key
+    assert told in error.message
+    assert error.remedy is not None
+    assert error.remedy.startswith("set it to")
+    load_recipe(write(tmp_path, SFT), (override,), kind=SftRecipe)

@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.model.batching import micro_batches, packed_batches
+from align.model.batching import micro_batches, packed_batches, packed_size
 
 
 @given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))
@@ -36,3 +37,16 @@ def test_two_groups_fill_one_batch_and_a_large_one_is_split():
     names = ["a"] * 3 + ["b"] * 3 + ["c"] * 2
     batches = packed_batches(names, [10] * 8, [5] * 6 + [21] * 2, 44)
     assert sorted(map(sorted, batches)) == [[0, 1, 2, 3, 4, 5], [6], [7]]
+
+
+def test_the_size_of_packed_rows_by_hand():
+    # Prompts of 3 tokens behind which 4 + 2 are fed (2 rows of 4), and of 2 tokens behind which 0 + 1.
+    prompts, lengths = [[1, 2, 3]] * 2 + [[4, 5]] * 2, [5, 3, 1, 2]
+    fed, padding = packed_size(prompts, lengths, [[0, 1, 2, 3]])
+    assert fed == (3 + 4 + 2) + (2 + 0 + 1)
+    assert padding == 1 - (6 + 1) / (8 + 2)
+    # In two pieces the first prompt is fed twice, and only the second group is padded.
+    fed, padding = packed_size(prompts, lengths, [[0], [1, 2, 3]])
+    assert fed == (3 + 4) + (3 + 2) + (2 + 1)
+    assert padding == pytest.approx(1 - 7 / (4 + 2 + 2))
+    assert packed_size([[1, 2]], [1], [[0]]) == (2, 0.0)

@@ -7,11 +7,12 @@ import torch
 from torch._dynamo.utils import counters
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from align.config.policy import LoraConfig
 from align.errors import ModelError
 from align.model import compiled, logprobs
-from align.model.cpu_attention import use_cpu_attention
-from align.model.flat_rows import blocks
+from align.model.flat_rows import blocks, use_flat_rows
 from align.model.logprobs import completion_logprobs
+from align.model.lora import add_lora
 from align.model.shared_prefix import use_shared_prefix
 
 
@@ -29,7 +30,7 @@ def packed(model: torch.nn.Module, groups: int, length: int) -> list[torch.Tenso
     answers = [[(11 * row + step) % 38 for step in range(length + row % 3)] for row in range(3 * groups)]
     found = completion_logprobs(model, prompts, answers).logprobs_BT
     found.sum().backward()
-    return [found, *(parameter.grad for parameter in model.parameters())]
+    return [found, *(p.grad for p in model.parameters() if p.grad is not None)]
 
 
 def flat(model: torch.nn.Module, lengths: list[int]) -> list[torch.Tensor]:
@@ -45,14 +46,14 @@ def flat(model: torch.nn.Module, lengths: list[int]) -> list[torch.Tensor]:
     ("prepare", "compute", "batches"),
     [
         (use_shared_prefix, packed, [(2, 4), (3, 5), (1, 9), (4, 3)]),
-        (use_cpu_attention, flat, [([5, 4, 9],), ([3, 3],), ([12, 2, 7, 6],)]),
+        (use_flat_rows, flat, [([5, 4, 9],), ([3, 3],), ([12, 2, 7, 6],)]),
     ],
 )
 def test_layers_compute_the_same_and_compile_nothing_anew_for_other_batches(prepare, compute, batches):
     plain, fast = dense(), dense()
     prepare(plain)
     prepare(fast)
-    assert compiled.compile_layers(fast, True)
+    assert compiled.compile_layers(fast, True, on_cpu=True)
     graphs = []
     for batch in batches:
         for one, other in zip(compute(fast, *batch), compute(plain, *batch), strict=True):
@@ -76,18 +77,39 @@ def test_passes_over_logits_equal_eager_ones(monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_small_and_moe_models_stay_eager_unless_told(tiny_moe, monkeypatch):
-    model = dense()
-    assert not compiled.compile_layers(model, None)
-    assert not compiled.compile_layers(tiny_moe, None)
+@pytest.mark.parametrize("kind", ["lora", "checkpointing"])
+def test_adapters_and_recomputed_layers_may_be_compiled(kind):
+    found = []
+    for wanted in (False, True):
+        model: torch.nn.Module = dense()
+        use_shared_prefix(model)
+        if kind == "lora":
+            torch.manual_seed(1)
+            model = add_lora(model, LoraConfig(rank=2))
+        else:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        assert compiled.compile_layers(model.train(), wanted, on_cpu=True) == wanted
+        found.append(packed(model, 2, 4))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_small_models_sharded_ones_and_those_of_experts_stay_eager_unless_told(tiny_moe, monkeypatch):
+    def chosen(model, wanted=None, on_cpu=True):
+        return compiled.compile_layers(model, wanted, on_cpu=on_cpu)
+
+    assert not chosen(dense())
     monkeypatch.setattr(compiled, "PAYS", 1)
-    assert not compiled.compile_layers(tiny_moe, None)
-    assert compiled.compile_layers(model, None)
-    monkeypatch.setattr(compiled, "can_compile", lambda: False)
-    assert not compiled.compile_layers(dense(), None)
-    with pytest.raises(ModelError, match="cannot compile") as caught:
-        compiled.compile_layers(dense(), True)
+    assert chosen(dense())
+    assert not chosen(dense(), on_cpu=False)
+    assert not chosen(tiny_moe)
+    with pytest.raises(ModelError, match="MoE") as caught:
+        chosen(tiny_moe, True)
     assert caught.value.key == "policy.compile"
+    monkeypatch.setattr(compiled, "can_compile", lambda: False)
+    assert not chosen(dense())
+    with pytest.raises(ModelError, match="cannot compile"):
+        chosen(dense(), True)
 
 
 def test_without_a_compiler_the_trial_says_so(monkeypatch, caplog):

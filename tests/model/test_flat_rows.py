@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from align.model.cpu_attention import use_cpu_attention
-from align.model.flat_rows import FILLED, blocks
+from align.errors import ModelError
+from align.model.flat_rows import FILLED, blocks, use_flat_rows
 
 
 def test_rectangles_by_hand():
@@ -41,7 +41,6 @@ def dense() -> torch.nn.Module:
 def test_a_model_sees_each_sequence_alone(kind, tiny_moe):
     """Logits and gradients equal those of padded rows."""
     model = dense() if kind == "dense" else tiny_moe
-    use_cpu_attention(model)
     lengths = [5, 9, 8, 1]
     padded = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
@@ -51,6 +50,7 @@ def test_a_model_sees_each_sequence_alone(kind, tiny_moe):
     for flat in (False, True):
         model.zero_grad()
         if flat:
+            assert use_flat_rows(model)
             rows = {"input_ids": padded[mask][None], "position_ids": positions, "blocks": blocks(lengths)}
             logits = model(**rows, use_cache=False).logits[0]
         else:
@@ -59,3 +59,25 @@ def test_a_model_sees_each_sequence_alone(kind, tiny_moe):
         found.append([logits, *(p.grad for p in model.parameters() if p.grad is not None)])
     for plain, ours in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_flat_model_refuses_rows_without_blocks():
+    model = dense()
+    assert use_flat_rows(model)
+    with pytest.raises(ModelError, match="does not pass on"):
+        model(input_ids=torch.ones(1, 4, dtype=torch.long))
+
+
+def test_models_whose_layers_are_not_all_full_attention_keep_padded_rows():
+    sizes = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 40}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4}
+    windows = AutoConfig.for_model("mistral", **sizes, **heads, sliding_window=8)
+    mixed = AutoConfig.for_model("gemma3_text", **sizes, **heads, sliding_window=8)
+    state = AutoConfig.for_model(
+        "lfm2", **sizes, num_attention_heads=6, num_key_value_heads=2, layer_types=["conv", "full_attention"]
+    )
+    noisy = AutoConfig.for_model("llama", **sizes, **heads, attention_dropout=0.1)
+    for config in (windows, mixed, state, noisy):
+        model = AutoModelForCausalLM.from_config(config)
+        assert not use_flat_rows(model)
+        assert model.config._attn_implementation == "sdpa"

@@ -106,3 +106,20 @@ def test_first_adapters_depend_on_the_seed_alone():
     first, again, other = adapters(0, 1), adapters(0, 2), adapters(3, 1)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_the_reference_of_adapters_is_the_model_below_them():
+    plain = {"path": str(POLICY), "init": "random", "dtype": "float32"}
+    base = PolicyModel(recipe(policy=plain), device="cpu")
+    policy = PolicyModel(recipe(policy=plain | {"lora": {"rank": 4}}, grpo={"beta": 0.04}), device="cpu")
+    batch = batch_of(base)
+    expected = base.logprobs(batch)
+    assert policy.logprobs(batch) == expected  # fresh adapters add nothing
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    assert policy.ref_logprobs(batch) == expected
+    adapted = policy.logprobs(batch)
+    for row, plain_row in zip(adapted, expected, strict=True):
+        assert max(abs(a - b) for a, b in zip(row, plain_row, strict=True)) > 1e-3

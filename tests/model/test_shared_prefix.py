@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from align.errors import ModelError
 from align.model.logprobs import completion_logprobs
@@ -82,3 +90,89 @@ def test_windowed_attention_is_refused():
     )  # fmt: skip
     with pytest.raises(ModelError, match="window"):
         use_shared_prefix(MistralForCausalLM(config))
+
+
+SMALL = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+
+
+def of(kind: str, **settings):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(SMALL | HEADS | settings)))
+
+
+def with_bias(model):
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.ones(head.out_features))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: of("granite", logits_scaling=8.0), r"scaled \(logits_scaling 8\)"),
+        (lambda: of("cohere"), r"scaled \(logit_scale 0\.0625\)"),
+        (
+            lambda: of("gemma3_text", layer_types=["full_attention"], final_logit_softcapping=1.0),
+            "softcapping",
+        ),
+        (lambda: with_bias(of("llama")), "head has a bias"),
+        (lambda: of("gemma2", layer_types=["full_attention"]), "attn_logit_softcapping"),
+        (
+            lambda: of("gpt_oss", layer_types=["full_attention"], num_local_experts=2, num_experts_per_tok=1),
+            "sinks",
+        ),
+    ],
+    ids=["granite", "cohere", "capped-at-1", "biased-head", "gemma2", "gpt-oss"],
+)
+def test_what_log_probabilities_would_leave_out_is_refused(make, told):
+    model = make()
+    before = model.config._attn_implementation
+    with pytest.raises(ModelError, match=told) as caught:
+        use_shared_prefix(model)
+    assert caught.value.key == "policy.path"
+    assert caught.value.remedy
+    assert model.config._attn_implementation == before
+
+
+def test_a_factor_of_one_scales_nothing():
+    model = of("granite", logits_scaling=1.0)
+    use_shared_prefix(model)
+    out = completion_logprobs(model, PROMPTS, COMPLETIONS)
+    for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
+        expected = plainly(model, prompt, completion)
+        torch.testing.assert_close(out.logprobs_BT[row, : len(completion)], expected, atol=1e-5, rtol=0)
+
+
+def test_a_classifier_has_no_logits_to_scale():
+    config = AutoConfig.for_model("llama", **SMALL, **HEADS, logit_scale=0.5, num_labels=1)
+    use_shared_prefix(AutoModelForSequenceClassification.from_config(config))
+
+
+@pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
+def test_attention_that_shows_only_in_its_call_is_refused_there(name, tiny_llama, monkeypatch):
+    use_shared_prefix(tiny_llama)
+    attention = tiny_llama.model.layers[0].self_attn
+    plain = attention.forward
+    monkeypatch.setattr(attention, "forward", lambda *args, **kwargs: plain(*args, **kwargs, **{name: 1.0}))
+    with pytest.raises(ModelError, match=f"attends with {name}"):
+        completion_logprobs(tiny_llama, PROMPTS, COMPLETIONS)
+
+
+def test_attention_that_cannot_be_replaced_is_refused():
+    config = AutoConfig.for_model("mpt", vocab_size=97, d_model=32, n_heads=2, n_layers=1)
+    with pytest.raises(ModelError, match="cannot replace"):
+        use_shared_prefix(AutoModelForCausalLM.from_config(config))
+
+
+def test_layers_that_keep_the_segments_from_their_attention_are_refused(tiny_llama, monkeypatch):
+    use_shared_prefix(tiny_llama)
+    for layer in tiny_llama.model.layers:
+        attention = layer.self_attn
+        monkeypatch.setattr(
+            attention,
+            "forward",
+            lambda segments, plain=attention.forward, **kwargs: plain(**kwargs),
+        )
+    with pytest.raises(ModelError, match="does not hand its attention"):
+        completion_logprobs(tiny_llama, PROMPTS, COMPLETIONS)

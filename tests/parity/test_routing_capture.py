@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from torch import Tensor
 
 from align.algo.assemble import assemble
 from align.cluster import rollout_actor
@@ -26,6 +27,7 @@ from align.config.run import ClusterConfig
 from align.errors import RecipeError
 from align.model.load import load_tokenizer
 from align.model.logprobs import completion_logprobs
+from align.model.moe import find_routers
 from align.model.policy import PolicyModel
 from align.rollout.engine import Engine
 from align.types import Prompt, TrainBatch
@@ -37,12 +39,12 @@ SHAPE = (2, 2)
 
 @ray.remote
 class InspectedRollout(rollout_actor.RolloutActor.__ray_metadata__.modified_class):  # type: ignore[misc]
-    """Also says what type its gates compute in."""
+    """Also computes with its gates alone."""
 
-    def gates(self) -> list[str]:
+    def gate_logits(self, hidden: Tensor) -> list[Tensor]:
         model = self.engine.llm.llm_engine.model_executor.driver_worker.worker.model_runner.get_model()
         gates = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
-        return [str(gate.out_dtype) for gate in gates]
+        return [gate(hidden)[0] for gate in gates]
 
 
 class Sampled:
@@ -58,7 +60,8 @@ class Sampled:
         self.groups = list(self.rollout.sample(prompts, 4, 1))
         (self.batch,) = assemble(self.groups, [1.0, -1.0] * 8, self.recipe.grpo, 48)
         self.answer = self.rollout.answer(prompts[:1], 4, 0.0)[0]
-        self.gates = ray.get(self.rollout.actor.gates.remote())
+        hidden = torch.randn(50, 128, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
+        self.hidden, self.gate_logits = hidden, ray.get(self.rollout.actor.gate_logits.remote(hidden))
         self.metrics = self.policy.update(self.batch)
         for actor in (self.policy.actor, self.rollout.actor):
             ray.kill(actor)
@@ -153,7 +156,15 @@ def test_bf16_agreement_is_measured(bf16):
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_the_engines_gate_computes_in_fp32_whatever_the_directory_says(dtype, request):
-    assert request.getfixturevalue(dtype).gates == ["torch.float32"] * SHAPE[0]
+    sampled = request.getfixturevalue(dtype)
+    gates = find_routers(PolicyModel(sampled.recipe, device="cpu").model)
+    assert len(gates) == len(sampled.gate_logits) == SHAPE[0]
+    for gate, logits in zip(gates, sampled.gate_logits, strict=True):
+        exact = sampled.hidden.double() @ gate.weight.detach().double().T
+        assert logits.dtype == torch.float32
+        assert (logits - exact).abs().max() < 1e-6
+        rounded = exact.bfloat16().double()
+        assert (rounded - exact).abs().max() > 1e-5  # the comparison can fail
 
 
 def test_answers_carry_no_experts(fp32):

@@ -110,8 +110,16 @@ def test_a_plan_needs_the_largest_stage():
 def test_the_remedy_is_for_the_largest_stage():
     plan = plan_grpo(grpo(cluster={"device": "cuda"}), LITE)
     cache = replace(plan, memory=plan.memory | {"engine KV cache": 10**15})  # largest of all, but elsewhere
-    assert "cluster.processes" in _remedy(cache)
+    assert "train adapters" in _remedy(cache)
     assert "gpu_memory_utilization" in _remedy(replace(cache, stages={}))
+
+
+def test_more_processes_are_advised_only_where_they_share():
+    full = grpo()
+    adapters = grpo(policy={"path": "x", "lora": {}, "gradient_checkpointing": True})
+    assert "cluster.processes" in _remedy(plan_sft(sft(), LITE))
+    assert _remedy(plan_grpo(full, LITE)) == "train adapters with policy.lora, or a smaller policy"
+    assert _remedy(plan_grpo(adapters, LITE)) == "use a device with more memory, or a smaller policy"
 
 
 def test_reward_models_are_counted_and_unknown_ones_named():

@@ -30,6 +30,8 @@ def run(tmp_path, make_step):
     for step in range(1, 6):
         stats = make_step(step=step, text=HOSTILE if step == 5 else f"answer of step {step}")
         stats.metrics |= {"mismatch/logprob_mean": 0.03, "memory/trainer_gib": 2.0, f"eval/{HOSTILE}": 1.0}
+        scoring = {"hidden_share": 0.1 * step, "wall_seconds": 10.0, "wait_seconds": 10.0 - step}
+        stats.metrics |= {f"reward/{name}": value for name, value in scoring.items()}
         sink.write(step, step_metrics(stats))
         rollouts.write(stats)
     sink.write(5, {"eval/maths": 0.75})
@@ -85,9 +87,16 @@ def test_each_plot_appears_with_its_metric(run):
     assert set(found) == {
         "Reward", "Reward by term, mean", "Held-out evaluation", "Loss", "KL to the reference",
         "Completion length, tokens", "Shares of samples and groups",
+        "Scoring hidden behind sampling", "Scoring, seconds",
         "Log-probability difference, trainer and engine", "Tokens per second", "Memory, GiB",
         "Seconds per stage",
     }  # fmt: skip
+    (hidden,) = found["Scoring hidden behind sampling"].data
+    assert list(hidden.y) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert [list(line.y)[-1] for line in found["Scoring, seconds"].data] == [10.0, 5.0]
+    page = write_report(run).read_text()
+    assert '"text":"Scoring hidden behind sampling"' in page
+    assert '"text":"Scoring, seconds"' in page
     terms = found["Reward by term, mean"].data
     assert [line.name for line in terms] == ["exact", "form"]
     assert list(terms[0].x) == [1, 2, 3, 4, 5]

@@ -126,8 +126,8 @@ def test_scope_is_asked_per_row_and_an_uncovered_row_is_finished_at_once(tmp_pat
     assert board.unfinished == 0
 
 
-def test_a_lost_list_is_tried_again_singly(tmp_path: Path, whole: Term) -> None:
-    board = JobBoard([whole], ledger(tmp_path))
+def test_a_lost_list_is_tried_again_singly(tmp_path: Path, listed: Term) -> None:
+    board = JobBoard([listed], ledger(tmp_path))
     ticket = board.ticket(group(3), step=5)
     board.open(ticket)
     job = board.next()
@@ -138,7 +138,7 @@ def test_a_lost_list_is_tried_again_singly(tmp_path: Path, whole: Term) -> None:
     board.done(singles[0], [Outcome("ok", 1.0)])
     board.lost(singles[1], Outcome("timeout", detail="no answer within 10 s"))
     board.done(singles[2], [Outcome("ok", 3.0)])
-    assert [row["whole"].value for row in ticket.outcomes] == [1.0, None, 3.0]
+    assert [row["listed"].value for row in ticket.outcomes] == [1.0, None, 3.0]
     [row] = [json.loads(line) for line in (tmp_path / "run" / "reward_errors.jsonl").read_text().splitlines()]
     assert (row["kind"], row["sample_index"], row["completion"], row["weight_version"]) == (
         "timeout",
@@ -148,13 +148,53 @@ def test_a_lost_list_is_tried_again_singly(tmp_path: Path, whole: Term) -> None:
     )
 
 
-def test_a_list_whose_coroutine_timed_out_is_tried_again_singly(tmp_path: Path, whole: Term) -> None:
-    board = JobBoard([whole], ledger(tmp_path))
+def test_a_list_whose_coroutine_timed_out_is_tried_again_singly(tmp_path: Path, listed: Term) -> None:
+    board = JobBoard([listed], ledger(tmp_path))
     board.open(board.ticket(group(2), step=1))
     job = board.next()
     assert job is not None
     board.done(job, [Outcome("timeout")] * 2)
     assert [job.rows for job in iter(board.next, None)] == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [Outcome("timeout", detail="no answer within 10 s", seconds=9.0), Outcome("error", detail="died")],
+)
+def test_a_lost_comparison_fails_its_whole_group(tmp_path: Path, whole: Term, verdict: Outcome) -> None:
+    """A lone sample differs from nobody: what the function says of it is no score of the group's."""
+    board = JobBoard([whole], ledger(tmp_path))
+    ticket = board.ticket(group(3), step=5)
+    board.open(ticket)
+    job = board.next()
+    assert job is not None
+    board.lost(job, verdict)
+    assert board.next() is None
+    assert (ticket.finished, board.unfinished) == (True, 0)
+    outcomes = [row["whole"] for row in ticket.outcomes]
+    assert [(each.kind, each.detail) for each in outcomes] == [(verdict.kind, verdict.detail)] * 3
+    assert sum(each.seconds for each in outcomes) == verdict.seconds
+    rows = [json.loads(line) for line in (tmp_path / "run" / "reward_errors.jsonl").read_text().splitlines()]
+    assert [(row["sample_index"], row["kind"], len(row["together"])) for row in rows] == [
+        (index, verdict.kind, 3) for index in range(3)
+    ]
+
+
+def test_a_comparison_whose_coroutine_timed_out_fails_its_whole_group(tmp_path: Path, whole: Term) -> None:
+    board = JobBoard([whole], ledger(tmp_path, budget=0.25, window=8))
+    ticket = board.ticket(group(2), step=1)
+    board.open(ticket)
+    job = board.next()
+    assert job is not None
+    board.done(job, [Outcome("timeout")] * 2)
+    assert board.next() is None
+    assert [row["whole"].kind for row in ticket.outcomes] == ["timeout"] * 2
+    ticket = board.ticket(group(2), step=1)
+    board.open(ticket)
+    job = board.next()
+    assert job is not None
+    with pytest.raises(BudgetSpent, match="3 of the last 3 samples"):  # each sample counts
+        board.lost(job, Outcome("error", detail="died"))
 
 
 def test_trials_are_neither_written_nor_counted(tmp_path: Path, one: Term) -> None:
@@ -185,6 +225,30 @@ def test_budget_is_a_share_of_the_whole_window(tmp_path: Path, one: Term) -> Non
     assert "ValueError: first" in caught.value.message
     assert caught.value.exit_code == 1
     assert caught.value.key == "one"
+
+
+@pytest.mark.parametrize("terms", ["function", "model", "both"])
+def test_rows_that_no_term_covers_are_not_in_the_window(tmp_path: Path, one: Term, terms: str) -> None:
+    function = Term("one", one.function, applies=lambda columns: "answer" in columns)
+    model = Term("model", None, model="runs/rm", applies=lambda columns: "answer" in columns)
+    book = ledger(tmp_path, budget=0.5, window=4)
+    board = JobBoard({"function": [function], "model": [model], "both": [function, model]}[terms], book)
+    boom = Outcome("error", detail="boom")
+
+    def score(**columns: object) -> None:
+        ticket = board.ticket(group(1, **columns), step=1)
+        board.open(ticket)
+        for job in iter(board.next, None):
+            board.done(job, [boom])
+        board.modelled(ticket, [{term.name: boom for term in ticket.modelled}])
+
+    for _ in range(2):
+        score(answer=1)
+        for _ in range(4):
+            score()
+    assert book.state_dict()["window"] == [1, 1]
+    with pytest.raises(BudgetSpent, match="3 of the last 3 samples"):
+        score(answer=1)
 
 
 def test_a_slow_list_is_cut_and_a_fast_one_stays_whole(tmp_path: Path, listed: Term) -> None:

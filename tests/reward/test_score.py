@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,16 +108,33 @@ def test_batched_with_the_wrong_shape_fails_for_all(write: Write, samples: list[
     assert "3" in outcomes[0].detail
 
 
-def test_batched_exception_is_narrowed_to_the_sample_at_fault(write: Write, samples: list[Sample]) -> None:
-    path = write(
-        "f.py",
-        "def f(samples): return [10 / (5 - int(s['answer']) * s.sample_index) for s in samples[::1]]\n",
-    )
-    assert [outcome.kind for outcome in call(resolve(path), samples)] == ["ok"] * 3
-    path = write("g.py", "def g(samples): return [1 / (s.sample_index - 2) for s in samples]\n")
-    outcomes = call(resolve(path), samples)
+def test_an_exception_in_a_trl_list_is_narrowed_to_the_sample_at_fault(
+    write: Write, samples: list[Sample]
+) -> None:
+    path = write("g.py", "def g(completions, n, **kwargs): return [1 / (each - 2) for each in n]\n")
+    numbered = [replace(sample, columns={"n": row}) for row, sample in enumerate(samples)]
+    outcomes = call(resolve(path), numbered)
     assert [outcome.value for outcome in outcomes] == [-0.5, -1.0, None]
     assert outcomes[2].detail.endswith("division by zero")
+
+
+@pytest.mark.parametrize("kind", ["", "async "])
+def test_an_exception_in_a_comparison_fails_the_whole_group(
+    write: Write, samples: list[Sample], kind: str
+) -> None:
+    """Called with one sample, this function would find it unlike all others."""
+    text = f"""
+        from align.reward import reward
+        @reward(batched=True)
+        {kind}def distinct(samples):
+            texts = [float(sample.completion) for sample in samples]
+            return [float(texts.count(text) == 1) for text in texts]
+    """
+    function = resolve(write("distinct.py", text))
+    assert [each.value for each in call(function, [samples[0], samples[0]])] == [0.0, 0.0]
+    outcomes = call(function, [samples[0], samples[0], samples[2]])
+    assert [(each.kind, each.value) for each in outcomes] == [("error", None)] * 3
+    assert all(each.detail.endswith("could not convert string to float: 'I think that'") for each in outcomes)
 
 
 def test_batched_iterables_and_tensors(write: Write, samples: list[Sample]) -> None:

@@ -149,9 +149,11 @@ def test_smoke_call_raises_for_a_broken_term(write: Write, body: str, message: s
     path = write("f.py", body + "\n")
     terms = load_terms(config(mine={"function": path}), has)
     with pytest.raises(RewardError, match=message) as caught:
-        smoke(terms, probes([PROMPT], max_new_tokens=32))
+        smoke(terms, probes([PROMPT], max_new_tokens=32), file="recipe.yaml")
     assert "term 'mine' failed its start-up call on row sums/0" in caught.value.message
-    assert (caught.value.file, caught.value.key, caught.value.exit_code) == (path, "f", 2)
+    assert (caught.value.file, caught.value.key) == ("recipe.yaml", "rewards.terms.mine")
+    assert caught.value.exit_code == 2
+    assert f"`align rewards test {path}:f`" in str(caught.value)
 
 
 def test_smoke_call_leaves_rows_out_of_scope_alone(write: Write) -> None:
@@ -160,3 +162,9 @@ def test_smoke_call_leaves_rows_out_of_scope_alone(write: Write) -> None:
     smoke(terms, probes([PROMPT], max_new_tokens=32))
     with pytest.raises(RewardError):
         smoke(terms, [Sample((), "x", columns={"solution": "words"})])
+
+
+def test_smoke_call_compares_the_answers_to_one_prompt(write: Write) -> None:
+    path = write("f.py", "def f(samples):\n    [_] = {s.prompt_id for s in samples}\n    return [1, 1]\n")
+    other = Prompt("sums/1", PROMPT.messages, [1], part="sums")
+    smoke(load_terms(config(mine={"function": path}), has), probes([PROMPT, other], max_new_tokens=32))

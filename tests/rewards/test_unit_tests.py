@@ -22,6 +22,10 @@ TESTS = ["assert double(2) == 4", "assert double(-1) == -2", "assert double(0) =
 GOOD = "Here it is:\n```python\ndef double(x):\n    return 2 * x\n```\nIt doubles."
 
 
+EVERY = pytest.param(1, marks=pytest.mark.slow, id="every row")
+"""Beside a part of the rows."""
+
+
 @pytest.fixture(scope="module")
 def mbpp(shared_data: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (shared_data / "mbpp" / "mbpp.jsonl").read_text().splitlines()]
@@ -123,9 +127,10 @@ def verdict(score: Score, row: dict[str, Any], code: str) -> float:
     return score("unit_tests", f"```python\n{code}\n```", args=ARGS, **columns)["score"]
 
 
-def test_reference_solutions_of_mbpp_score_1(score: Score, mbpp: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("every", [8, EVERY])
+def test_reference_solutions_of_mbpp_score_1(score: Score, mbpp: list[dict[str, Any]], every: int) -> None:
     special = [row for row in mbpp if row["test_setup_code"] or row["task_id"] in (533, 596, 601)]
-    rows = [*mbpp[::8], *special]
+    rows = mbpp if every == 1 else [*mbpp[::every], *special]
     assert len(rows) >= 60
     assert [row["task_id"] for row in rows if verdict(score, row, row["code"]) != 1.0] == []
 
@@ -149,10 +154,11 @@ def corrupted(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
 
 
-def test_corrupted_solutions_of_mbpp_score_0(score: Score, mbpp: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("every", [24, EVERY])
+def test_corrupted_solutions_of_mbpp_score_0(score: Score, mbpp: list[dict[str, Any]], every: int) -> None:
     wrong = [
         (row["task_id"], way)
-        for row in mbpp[::24]
+        for row in mbpp[::every]
         for way, code in corrupted(row)
         if verdict(score, row, code) != 0.0
     ]

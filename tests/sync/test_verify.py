@@ -1,10 +1,11 @@
 import math
+from pathlib import Path
 
 import pytest
 
 from align.config.rollout import SyncConfig
 from align.errors import SyncError
-from align.sync.verify import Agreement
+from align.sync.verify import CEILING, FLOOR, FLOOR_DECODING, TIMES_FIRST, Agreement
 
 PROBE = [-1.0, -2.0, -3.0]
 
@@ -68,3 +69,13 @@ def test_decoding_is_held_against_prefill():
     for wrong in (moved(1.1e-4), [-1.0, math.nan, -3.0]):
         with pytest.raises(SyncError, match="decoding and prefill"):
             agreement.check_decoding(PROBE, wrong)
+
+
+def test_the_page_names_these_bounds(repo_root: Path) -> None:
+    page = " ".join((repo_root / "docs" / "sync.md").read_text(encoding="utf-8").split())
+    bf16, fp32 = "bfloat16", "float32"
+    assert f"it is {CEILING[bf16]:g} (1e-3 in fp32)" in page
+    assert CEILING[fp32] == 1e-3
+    assert f"{TIMES_FIRST:g} times that of the first, at least {FLOOR[bf16]:g} (1e-4 in fp32)" in page
+    assert FLOOR[fp32] == 1e-4
+    assert FLOOR == FLOOR_DECODING  # "the bound is the same"

@@ -70,3 +70,15 @@ def test_scaled_logits_keep_the_other_head(config):
         for flag in (False, True)
     ]
     assert torch.equal(*found)
+
+
+def test_models_whose_router_loss_the_other_head_computes_keep_it():
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("mixtral", hidden_size=24, intermediate_size=32, num_hidden_layers=1)
+    config.update({"num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 50})
+    config.output_router_logits = True
+    model = AutoModelForCausalLM.from_config(config)
+    add_fused_lm_head(model, outputs=("log_probs",))
+    before = model.forward
+    use_cpu_head(model)
+    assert model.forward == before

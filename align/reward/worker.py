@@ -1,4 +1,8 @@
-"""A reward process: calls functions for the pool, one job at a time, in its main thread."""
+"""What a reward process does: calls functions, one job at a time, in its main thread.
+
+Ray's workers, the start-up call and replay all run this, so that one function meets the same limits
+wherever it is called.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ from align.reward.registry import resolve
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a worker must know of one function term."""
+    """What a worker must know of one function."""
 
     reference: str
+    """What ``align.reward.registry.resolve`` finds it by."""
     args: Mapping[str, Any]
     timeout: float
     memory_mib: int
