@@ -193,6 +193,12 @@ def test_a_broken_model_fails_the_smoke_call(
         pool.smoke([group(0, [], harm=True).prompt])
 
 
+def until_it_dies(client: ScorerClient) -> None:
+    """A killed actor may answer for a moment."""
+    while True:
+        ray.get(client.actor.memory_gib.remote())
+
+
 def test_two_models_and_a_rule_take_turns_in_the_bank_until_one_dies(
     bank: Callable[..., RewardPool], helpful: tuple[str, ScorerClient], serve: Start, model: MakeModel
 ) -> None:
@@ -211,9 +217,8 @@ def test_two_models_and_a_rule_take_turns_in_the_bank_until_one_dies(
     assert scores[3].terms["helpful"].kind == "error"
 
     ray.kill(safety.actor)
-    with pytest.raises(ray.exceptions.RayActorError):  # a killed actor may answer for a moment
-        while True:
-            ray.get(safety.actor.memory_gib.remote())
+    with pytest.raises(ray.exceptions.RayActorError):
+        until_it_dies(safety)
     pool.submit(group(3, ["22."], harm=True))
     with pytest.raises(EngineError, match="reward model 'safety' process died") as caught:
         pool.collect()
