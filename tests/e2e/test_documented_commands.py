@@ -24,7 +24,10 @@ def commands() -> list[str]:
 
 def marked() -> list[Any]:
     slow = pytest.mark.slow
-    return [pytest.param(each, marks=slow if "two_stage" in each else ()) for each in commands()]
+    return [
+        pytest.param(each, marks=slow if "two_stage" in each and "--dry-run" not in each else ())
+        for each in commands()
+    ]
 
 
 @pytest.mark.parametrize("command", marked())
