@@ -124,10 +124,19 @@ def test_a_run_learns_and_leaves_a_model_that_transformers_loads(make: Maker):
     assert (run / "checkpoints" / "latest").read_text().strip() == "step-000022"
 
 
+def padded(model: Any, input_ids: torch.Tensor) -> Any:
+    """The model on a padded batch, as transformers computes it; in training its rows are flat."""
+    flat = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    output = model(input_ids=input_ids)
+    model.set_attn_implementation(flat)
+    return output
+
+
 def test_the_loss_is_the_mean_over_assistant_tokens(make: Maker):
     trainer = trainer_of(make())
     batch = first_batch(trainer)
-    logits = trainer.model(input_ids=batch["input_ids"]).logits.log_softmax(-1)
+    logits = padded(trainer.model, batch["input_ids"]).logits.log_softmax(-1)
     expected = []
     tokenizer = trainer.processing_class
     for row, ids in enumerate(batch["input_ids"].tolist()):
@@ -143,7 +152,7 @@ def test_the_balance_loss_is_added_once_per_layer(make: Maker):
     plain, balanced = trainer_of(make()), trainer_of(make(sft={"balance_alpha": 0.5}))
     batch = first_batch(plain)
     with plain.routers.record():
-        plain.model(input_ids=batch["input_ids"])
+        padded(plain.model, batch["input_ids"])
     expected = expert_balance_loss(*plain.routers.routing(6), batch["segments"])
     assert len(expected) == 2
     balanced.current_gradient_accumulation_steps = 1
