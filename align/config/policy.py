@@ -43,7 +43,7 @@ class PolicyConfig(Section):
     """Recompute activations in the backward pass: less memory, about a third more compute."""
     compile: bool | None = None
     """Compile the decoder layers in the trainer (torch.compile, attention left out). Default: dense policies
-    of 100M weights or more, on a CPU with a C++ compiler: a third faster, half a minute at the first step."""
+    of 100M weights or more, on a CPU with a C++ compiler: a third faster, at most a minute at the start."""
     experts: Literal["grouped_mm", "eager"] = "grouped_mm"
     """Kernel of the routed experts in the trainer."""
     trust_remote_code: bool = False

@@ -14,7 +14,7 @@ from align.errors import ModelError
 from align.model.moe import is_moe
 
 PAYS = 100_000_000
-"""Weights of a dense model from which compiling its layers pays: it takes half a minute at the first step."""
+"""Weights of a dense model from which compiling its layers pays: it takes up to a minute at the start."""
 _log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 

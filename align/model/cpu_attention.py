@@ -66,6 +66,21 @@ def plain_attention(
     return output
 
 
+def other_attention(model: Any) -> str | None:
+    """What some layer has beside the softmax of scores over the whole context; None where nothing."""
+    config = model.config.get_text_config()
+    windows = [kind for kind in getattr(config, "layer_types", None) or [] if kind != "full_attention"]
+    if windows or (not hasattr(config, "layer_types") and getattr(config, "sliding_window", None)):
+        return "a window"
+    if getattr(model, "_is_stateful", False):
+        return "a state"
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return "capped attention scores (attn_logit_softcapping)"
+    if any(name.rpartition(".")[2] == "sinks" for name, _ in model.named_parameters()):
+        return "attention sinks"
+    return None
+
+
 def use_cpu_attention(model: Any) -> None:
     """Let a transformers model that would use PyTorch's fused kernel use this on a CPU."""
     if model.config._attn_implementation == "sdpa":

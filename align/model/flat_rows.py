@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from align.errors import ModelError
-from align.model.cpu_attention import attend
+from align.model.cpu_attention import attend, other_attention
 
 NAME = "flat_rows"
 FILLED = 0.75
@@ -72,15 +72,11 @@ def use_flat_rows(model: Any) -> bool:
     Returns:
         Whether it can: every layer attends to all that came before, and none carries a state along the row.
     """
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    windowed = getattr(config, "sliding_window", None) if kinds is None else set(kinds) != {"full_attention"}
-    stateful = getattr(model, "_is_stateful", False)
-    dropout = getattr(config, "attention_dropout", 0.0)
-    if model.config._attn_implementation != "sdpa" or windowed or stateful or dropout:
+    dropout = getattr(model.config.get_text_config(), "attention_dropout", 0.0)
+    if model.config._attn_implementation != "sdpa" or other_attention(model) or dropout:
         return False
     model.set_attn_implementation(NAME)
-    return True
+    return bool(model.config._attn_implementation == NAME)  # some attention cannot be replaced
 
 
 def _attention(

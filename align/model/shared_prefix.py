@@ -136,7 +136,7 @@ def use_shared_prefix(model: Any) -> None:
         ModelError: its attention layers, or what makes logits of its hidden states, would not be computed
             as the model has them. A classifier has no such logits.
     """
-    other = _other_attention(model)
+    other = cpu_attention.other_attention(model)
     if other is not None:
         raise _refused(f"{model.config.model_type} has layers with {other}")
     beyond = beyond_product(model)
@@ -158,21 +158,6 @@ def _refused(what: str) -> ModelError:
         key="policy.path",
         remedy="use a model with plain attention over the whole context in every layer",
     )
-
-
-def _other_attention(model: Any) -> str | None:
-    """What some layer has beside the softmax of scores over the whole context."""
-    config = model.config.get_text_config()
-    windows = [kind for kind in getattr(config, "layer_types", None) or [] if kind != "full_attention"]
-    if windows or (not hasattr(config, "layer_types") and getattr(config, "sliding_window", None)):
-        return "a window"
-    if getattr(model, "_is_stateful", False):
-        return "a state"
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        return "capped attention scores (attn_logit_softcapping)"
-    if any(name.rpartition(".")[2] == "sinks" for name, _ in model.named_parameters()):
-        return "attention sinks"
-    return None
 
 
 def forward_packed(decoder: Any, row: PackedRow) -> Tensor:
@@ -203,7 +188,7 @@ def _attention(
     """Attention of a packed row: query [1, H, S, D], key and value with H or fewer heads.
 
     Raises:
-        ModelError: the layer asks for more than ``_other_attention`` can tell beforehand.
+        ModelError: the layer asks for more than ``other_attention`` can tell beforehand.
     """
     if segments is None:
         return cpu_attention.attention(
