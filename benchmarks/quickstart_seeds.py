@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-PARTS = ("maths", "refusal", "over_refusal")
+PARTS = ("maths", "code", "refusal", "over_refusal")
 
 
 def main() -> None:

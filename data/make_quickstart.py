@@ -1,6 +1,6 @@
-"""Make the quickstart's data: maths, helpful and safety sets in data/quickstart/.
+"""Make the quickstart's data: maths, code, helpful and safety sets in data/quickstart/.
 
-Preference pairs are in a folder of their own, since the tokenizer is trained on the files beside it.
+Code and preference pairs are in folders of their own: the tokenizer is trained on the files beside them.
 
     python data/make_quickstart.py            # write the files
     python data/make_quickstart.py --check    # compare them with what the generator makes
@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from generators.code import Task, make_tasks
 from generators.helpful import make_conversations
 from generators.maths import Problem, make_problems
 from generators.preferences import helpful_pairs, safety_pairs
@@ -40,14 +42,23 @@ def make_files(
 
     held = problems("maths_heldout", heldout, distinct=True)
     asked_rows = problems("maths_prompts", prompts)
-    style_rng = Random(f"{seed}/style")
-    taught = []
-    for problem in problems("maths_sft", sft):
-        style = "worked" if style_rng.random() < worked else "direct"
-        completion = problem.worked() if style == "worked" else problem.direct()
-        taught.append(
-            {"prompt": problem.question, "completion": completion, "kind": problem.kind, "style": style}
-        )
+    tasks_apart: set[str] = set()
+
+    def tasks(name: str, count: int, *, distinct: bool = False) -> list[Task]:
+        return make_tasks(Random(f"{seed}/{name}"), count, held_out=tasks_apart, distinct=distinct)
+
+    def to_write(items: list[Task]) -> list[dict[str, Any]]:
+        return [{"prompt": t.question, "tests": t.tests, "kind": t.kind} for t in items]
+
+    held_tasks = tasks("code_heldout", 200, distinct=True)
+
+    def taught(items: Sequence[Problem | Task], rng: Random) -> list[dict[str, Any]]:
+        styles = ["worked" if rng.random() < worked else "direct" for _ in items]
+        return [
+            {"prompt": each.question, "completion": getattr(each, style)(), "kind": each.kind, "style": style}
+            for each, style in zip(items, styles, strict=True)
+        ]
+
     requests = make_requests(Random(f"{seed}/safety"), held_out=False)
     safety_sft = balanced(requests, 1400)
     taken = {row["prompt"] for row in safety_sft}
@@ -58,9 +69,12 @@ def make_files(
         return [{key: value for key, value in row.items() if key != "completion"} for row in rows]
 
     return {
-        "maths_sft.jsonl": taught,
+        "maths_sft.jsonl": taught(problems("maths_sft", sft), Random(f"{seed}/style")),
         "maths_prompts.jsonl": asked(asked_rows),
         "maths_heldout.jsonl": asked(held),
+        "code/sft.jsonl": taught(tasks("code_sft", 4000), Random(f"{seed}/code_style")),
+        "code/prompts.jsonl": to_write(tasks("code_prompts", 1000)),
+        "code/heldout.jsonl": to_write(held_tasks),
         "helpful_sft.jsonl": make_conversations(Random(f"{seed}/helpful"), 2000),
         "safety_sft.jsonl": safety_sft,
         "safety_prompts.jsonl": no_answer(balanced(rest, 800)),
@@ -79,7 +93,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "quickstart", help="folder to write to")
     parser.add_argument("--check", action="store_true", help="compare with the folder, write nothing")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--worked", type=float, default=0.5, help="share of maths answers that show the work")
+    parser.add_argument("--worked", type=float, default=0.5, help="share of answers that show the work")
     parser.add_argument("--max-operand", type=int, default=20, help="largest first operand")
     parser.add_argument("--sft", type=int, default=12000, help="maths conversations for SFT")
     parser.add_argument("--prompts", type=int, default=4000, help="maths prompts for GRPO")

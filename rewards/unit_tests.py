@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from textwrap import dedent
 from typing import get_args
 
 from align.reward import Sample, reward
@@ -60,8 +61,9 @@ def unit_tests(
 def code_of(text: str) -> str:
     """The last fenced Python block that defines a function or class, else the last one, else all of it.
 
-    A block that is never closed goes on to the end.
+    A block that is never closed goes on to the end. What indents all of it does not count: templates that
+    end in ``Assistant:`` leave a space in front of an answer.
     """
     blocks: Sequence[str] = [code for language, code in _FENCE.findall(text) if language.lower() in _PYTHON]
     defining = [code for code in blocks if _DEFINES.search(code)]
-    return (defining or blocks or [text])[-1]
+    return dedent((defining or blocks or [text])[-1]).strip()

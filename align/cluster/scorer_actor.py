@@ -20,12 +20,16 @@ from align.cluster.memory import PeakMemory
 from align.cluster.placement import Placement
 from align.cluster.remote import wait
 from align.config.rewards import RewardsConfig
-from align.errors import ModelError
+from align.dataset.preference_tokens import cut
+from align.errors import EngineError, ModelError
 from align.model.scorer import Scorer, ScorerFiles, TorchScorer, open_scorer, term_key
+from align.reward.calibration import trained_length
 from align.reward.contract import Sample
 from align.types import Outcome
 
 Backend = Literal["auto", "torch", "vllm"]
+START_SECONDS = 60
+"""A call may take that on top of its samples' share: weights come back to the device."""
 
 
 @ray.remote
@@ -42,9 +46,11 @@ class ScorerActor:
 
         Raises:
             ModelError: no usable reward model at ``model``.
+            RewardError: its calibration.json cannot be read.
             EngineError: vLLM refuses it.
         """
         self.files = open_scorer(model, file=file, key=key)
+        self.trained_length = trained_length(self.files.source)
         self.scorer = _scorer(self.files, backend, self.device)
         self.resident = resident
         if not resident:
@@ -62,7 +68,7 @@ class ScorerActor:
         """One outcome a sample, all samples in one go; afterwards the device is free, unless resident."""
         self.wake()
         try:
-            return score_samples(self.files, self.scorer, samples)
+            return score_samples(self.files, self.scorer, samples, self.trained_length)
         finally:
             if not self.resident:
                 self.sleep()
@@ -84,24 +90,38 @@ def _scorer(files: ScorerFiles, backend: Backend, device: str) -> Scorer:
     return TorchScorer(files, device=device)
 
 
-def score_samples(files: ScorerFiles, scorer: Scorer, samples: Sequence[Sample]) -> list[Outcome]:
+def score_samples(
+    files: ScorerFiles, scorer: Scorer, samples: Sequence[Sample], trained: int | None = None
+) -> list[Outcome]:
     """Render, score and judge.
+
+    Args:
+        files: of the reward model.
+        scorer: its back end.
+        samples: completions of any prompts.
+        trained: tokens that the model was trained to read. Longer conversations lose their beginning, as
+            they did in training; each by itself, so that no score depends on the other samples.
 
     Returns:
         One outcome a sample, in order: a finite score, or an error for a conversation that the
         template refuses, that is longer than the model can read, or whose score is not finite.
-        Seconds are the call's, shared out evenly.
+        With ``trained``, the part ``cut`` is 1 where the conversation was cut. Seconds are the call's,
+        shared out evenly.
     """
     start = time.perf_counter()
     rows: dict[int, list[int]] = {}
     failures: dict[int, str] = {}
+    shortened: set[int] = set()
     for i, sample in enumerate(samples):
         try:
             tokens = files.encode(sample.prompt, sample.completion)
         except ModelError as error:
             failures[i] = error.message
             continue
-        if len(tokens) > scorer.max_tokens:
+        if trained and len(tokens) > trained:
+            (rows[i],) = cut([tokens], trained, files.tokenizer.bos_token_id)
+            shortened.add(i)
+        elif len(tokens) > scorer.max_tokens:
             failures[i] = f"{len(tokens):,} tokens; the reward model reads at most {scorer.max_tokens:,}"
         else:
             rows[i] = tokens
@@ -115,20 +135,23 @@ def score_samples(files: ScorerFiles, scorer: Scorer, samples: Sequence[Sample])
         elif not math.isfinite(scores[i]):
             outcomes.append(Outcome("error", detail=f"the reward model gave {scores[i]}", seconds=seconds))
         else:
-            outcomes.append(Outcome("ok", scores[i], seconds=seconds))
+            parts = {"cut": float(i in shortened)} if trained else {}
+            outcomes.append(Outcome("ok", scores[i], parts, seconds=seconds))
     return outcomes
 
 
 class ScorerClient:
     """The actor as the reward pool sees it: a callable from samples to outcomes."""
 
-    def __init__(self, actor: Any, name: str) -> None:
+    def __init__(self, actor: Any, name: str, timeout: float) -> None:
         """Args:
         actor: a loaded ScorerActor.
         name: of the reward term, for messages.
+        timeout: seconds that a call may take for each of its samples.
         """
         self.actor = actor
         self.process = f"reward model {name!r}"
+        self.timeout = timeout
 
     @classmethod
     def start(
@@ -141,6 +164,7 @@ class ScorerClient:
         resident: bool = False,
         key: str = "model",
         file: str | Path | None = None,
+        timeout: float = 10.0,
     ) -> ScorerClient:
         """Start the actor in the bundle and wait until its model is loaded.
 
@@ -152,13 +176,15 @@ class ScorerClient:
             resident: the weights stay on the device between calls.
             key: the recipe's key that names the model, for messages.
             file: the recipe, for messages.
+            timeout: seconds that a call may take for each of its samples.
 
         Raises:
             ModelError: no usable reward model at ``model``.
+            RewardError: its calibration.json cannot be read.
             EngineError: vLLM refuses it, or the process died.
         """
         make: Any = ScorerActor.options(**placement.options())  # type: ignore[attr-defined]
-        client = cls(make.remote(placement.device, placement.threads), name)
+        client = cls(make.remote(placement.device, placement.threads), name, timeout)
         wait(client.actor.load.remote(model, backend, resident, key, file), client.process)
         return client
 
@@ -166,9 +192,14 @@ class ScorerClient:
         """One outcome a sample.
 
         Raises:
-            EngineError: the process died.
+            EngineError: the process died, or is stuck: it is ended then.
         """
-        return wait(self.actor.score.remote(list(samples)), self.process)
+        limit = START_SECONDS + self.timeout * len(samples)
+        try:
+            return wait(self.actor.score.remote(list(samples)), self.process, limit)
+        except EngineError:
+            ray.kill(self.actor)
+            raise
 
     def wake(self) -> None:
         """Put the weights on the device ahead of a call."""
@@ -206,6 +237,7 @@ def start_scorers(
             resident=resident,
             key=term_key(name),
             file=file,
+            timeout=config.timeout,
         )
         for name, term in config.terms.items()
         if term.model is not None

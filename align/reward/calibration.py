@@ -5,7 +5,7 @@
     running     (x − mean) / std            over all scores of the run, the step in hand included
 
 calibration.json holds ``mean``, ``std`` (population), ``count`` and ``quantiles``, a mapping from
-level ("0.05") to score. A reward model's scores have an arbitrary zero and unit, so terms of
+level ("0.05") to score; and ``max_length``, the tokens that the model was trained to read. A reward model's scores have an arbitrary zero and unit, so terms of
 different models can be weighed against each other only after this.
 """
 
@@ -87,6 +87,32 @@ def read_calibration(model: str | Path, *, key: str | None = None) -> SavedCalib
             remedy="the spread must be above 0 and the quantiles must rise: train the model again",
         )
     return SavedCalibration(mean, std, tuple((score, level) for level, score in levels))
+
+
+def trained_length(model: str | Path) -> int | None:
+    """The tokens of a conversation that a reward model was trained to read: ``rm.max_length`` of its run.
+
+    Args:
+        model: the model's directory.
+
+    Returns:
+        None where its files do not say, as those of models from elsewhere.
+
+    Raises:
+        RewardError: calibration.json names no such length.
+    """
+    file = Path(model) / FILE
+    if not file.is_file():
+        return None
+    try:
+        length = json.loads(file.read_text(encoding="utf-8")).get("max_length")
+    except (ValueError, AttributeError) as error:
+        raise RewardError(
+            f"cannot be read: {type(error).__name__}: {error}", file=file, remedy="train the model again"
+        ) from error
+    if length is not None and not (isinstance(length, int) and length > 1):
+        raise RewardError(f"max_length {length!r} is no count of tokens", file=file, remedy="correct it")
+    return length
 
 
 @dataclass(slots=True)

@@ -152,4 +152,5 @@ def _save_final(trainer: RewardModelTrainer, recipe: RewardModelRecipe) -> None:
     if trainer.is_world_process_zero() and trainer.measured is not None:
         save_model(model, trainer.processing_class, final)
         write_json(recipe.directory / HELD_OUT, trainer.measured.document)
-        write_json(final / CALIBRATION, trainer.measured.calibration)  # the last file: the run is done
+        calibration = trainer.measured.calibration | {"max_length": recipe.rm.max_length}
+        write_json(final / CALIBRATION, calibration)  # the last file: the run is done

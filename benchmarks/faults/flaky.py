@@ -17,11 +17,16 @@ KINDS = ("exception", "hang", "crash", "memory")
 @reward(timeout=2)
 def flaky(sample: Sample, share: float = 0.1) -> float:
     """1 where the answer is right, else 0; ``share`` of the calls fail, evenly by kind."""
-    name = f"{sample.prompt_id}/{sample.sample_index}/{sample.completion}"
-    draw = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
-    if draw < share and sample.prompt_id:
-        fail(KINDS[int(draw / share * len(KINDS))])
+    if kind := fault(sample.prompt_id, sample.sample_index, sample.completion, share):
+        fail(kind)
     return float(sample.completion.strip().endswith(f"Answer: {sample['answer']}"))
+
+
+def fault(prompt_id: str, sample_index: int, completion: str, share: float) -> str | None:
+    """How the call on this sample fails; None if it works, as it does at start-up."""
+    name = f"{prompt_id}/{sample_index}/{completion}"
+    draw = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
+    return KINDS[int(draw / share * len(KINDS))] if draw < share and prompt_id else None
 
 
 def fail(kind: str) -> None:

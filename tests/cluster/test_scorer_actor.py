@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
 
+from align.cluster import scorer_actor
 from align.cluster.placement import Placement, cluster
 from align.cluster.reward_pool import RewardPool
 from align.cluster.scorer_actor import ScorerClient
@@ -140,6 +144,39 @@ def test_the_same_after_sleep_and_wake(helpful: tuple[str, ScorerClient]) -> Non
     client.wake()
     assert client([sample("22.")])[0].value == before
     assert 0.1 < client.memory_gib() < 4
+
+
+def test_a_conversation_is_cut_as_in_training(serve: Start, model: MakeModel) -> None:
+    path, limit = model(seed=1), 24
+    (Path(path) / "calibration.json").write_text(json.dumps({"max_length": limit}))
+    client = serve(path)
+    texts = ["22.", "I do not know, but I can count. " * 2, "1 2 " * 30]
+    outcomes = client([sample(text) for text in texts])
+    assert [outcome.parts for outcome in outcomes] == [{"cut": 0.0}, {"cut": 1.0}, {"cut": 1.0}]
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    reference = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.bfloat16).eval()
+    for text, outcome in zip(texts[1:], outcomes[1:], strict=True):
+        messages = [*sample(text).prompt, {"role": "assistant", "content": text}]
+        whole = tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
+        with torch.no_grad():  # the begin-of-sequence token and the last ones
+            score = reference(torch.tensor([[whole[0], *whole[1 - limit :]]])).logits.item()
+        assert outcome.value == pytest.approx(score, abs=0.1)
+    assert outcomes[0].value == pytest.approx(expected(path, "22."), abs=0.1)
+
+
+def test_a_model_that_hangs_ends_the_call(
+    serve: Start, model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(model(seed=4), "stuck")
+    pid = ray.get(client.actor.__ray_call__.remote(lambda actor: os.getpid()))
+    monkeypatch.setattr(scorer_actor, "START_SECONDS", 1)
+    client.timeout = 0.5
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(EngineError, match="reward model 'stuck' process did not answer within 2 s") as caught:
+        client([sample("22.")] * 2)
+    assert "--resume" in (caught.value.remedy or "")
+    with pytest.raises(EngineError, match="died"):
+        client([sample("22.")])
 
 
 def test_what_is_wrong_with_a_model_comes_through(serve: Start) -> None:

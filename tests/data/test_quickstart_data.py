@@ -121,6 +121,61 @@ def test_worked_answers_show_right_steps():
     assert min(styles.values()) > 0.2 * sum(styles.values())  # both ways are there to be compared
 
 
+def test_functions_pass_their_tests_and_held_out_ones_are_new():
+    """By running them; the tests were reckoned step by step, without the code."""
+    folder = QUICKSTART / "code"
+    taught, asked, held = (
+        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("sft", "prompts", "heldout")
+    )
+    solutions = {wording(row["prompt"]): row["completion"] for row in taught if row["style"] == "worked"}
+    checked = 0
+    for row in asked:
+        assert len(set(row["tests"])) == len(row["tests"]) == 4
+        if (code := solutions.get(wording(row["prompt"]))) is not None:
+            space: dict = {}
+            exec(code, space)
+            for test in row["tests"]:
+                exec(test, space)
+            checked += 1
+    assert checked > 200
+    new = {wording(row["prompt"]) for row in held}
+    assert len(new) == len(held) == 200
+    assert not new & {wording(row["prompt"]) for row in taught}
+    assert not new & {wording(row["prompt"]) for row in asked}
+    assert {row["kind"] for row in held} == {"steps_1", "steps_2", "steps_3", "list"}
+
+
+def test_some_functions_forget_brackets():
+    taught = [json.loads(line) for line in (QUICKSTART / "code" / "sft.jsonl").read_text().splitlines()]
+    right = {wording(row["prompt"]): row["completion"] for row in taught if row["style"] == "worked"}
+    pairs = [
+        (row["completion"], right[wording(row["prompt"])])
+        for row in taught
+        if row["style"] == "direct" and wording(row["prompt"]) in right
+    ]
+    wrong = 0
+    for direct, worked in pairs:
+        assert direct.replace("(", "").replace(")", "") == worked.replace("(", "").replace(")", "")
+        spaces: list[dict] = [{}, {}]
+        exec(direct, spaces[0])
+        exec(worked, spaces[1])
+        if "f(x)" in direct:
+            wrong += any(spaces[0]["f"](x) != spaces[1]["f"](x) for x in range(-9, 13))
+    assert 0.2 < wrong / len(pairs) < 0.6  # that brackets pay is for reinforcement learning to find
+
+
+def test_no_constant_passes_a_functions_tests():
+    for name in ("prompts", "heldout"):
+        for line in (QUICKSTART / "code" / f"{name}.jsonl").read_text().splitlines():
+            assert len({test.partition(" == ")[2] for test in json.loads(line)["tests"]}) > 1
+
+
+def wording(prompt: str) -> str:
+    """What is asked, without the form that asks it."""
+    return prompt.partition(" f(")[2]
+
+
 def test_safety_files():
     held = rows("safety_heldout")
     assert sum(row["should_refuse"] for row in held) == 100

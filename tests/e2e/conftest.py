@@ -30,7 +30,7 @@ GRPO = [
     "rewards.terms.vowels.function=vowels.py",
 ]
 EVAL = ["eval.max_new_tokens=24"] + [
-    f"eval.parts.{name}.limit=4" for name in ("maths", "refusal", "over_refusal")
+    f"eval.parts.{name}.limit=4" for name in ("maths", "code", "refusal", "over_refusal")
 ]
 RM = ["rm.max_steps=2"]
 

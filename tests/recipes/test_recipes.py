@@ -86,11 +86,11 @@ def room(policy_folder: Path) -> int:
 def test_quickstart_conversations_fit(tokenizer: Any) -> None:
     from align.dataset.conversations import load_conversations
 
-    recipe = load(QUICKSTART / "sft.yaml", *limits("data", "maths", "helpful", "safety"))
+    recipe = load(QUICKSTART / "sft.yaml", *limits("data", "maths", "code", "helpful", "safety"))
     assert isinstance(recipe, SftRecipe)
     assert recipe.sft.max_length <= room(QUICKSTART / "policy")
     loaded = load_conversations(recipe.data, tokenizer, recipe.sft, seed=0)
-    assert [line.dropped for line in loaded.summary] == [0, 0, 0]
+    assert [line.dropped for line in loaded.summary] == [0, 0, 0, 0]
 
 
 def test_quickstart_prompts_fit_and_carry_what_the_rewards_read(tokenizer: Any) -> None:
@@ -98,7 +98,7 @@ def test_quickstart_prompts_fit_and_carry_what_the_rewards_read(tokenizer: Any) 
     from align.dataset.prompts import load_prompts
     from align.reward.terms import load_terms, probes, smoke
 
-    recipe = load(QUICKSTART / "grpo.yaml", *limits("data", "maths", "safety"))
+    recipe = load(QUICKSTART / "grpo.yaml", *limits("data", "maths", "code", "safety"))
     assert isinstance(recipe, GrpoRecipe)
     assert recipe.grpo.max_prompt_tokens + recipe.rollout.max_new_tokens <= room(QUICKSTART / "policy")
     prompts = load_prompts(recipe.data, tokenizer, recipe.grpo)

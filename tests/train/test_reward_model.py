@@ -134,7 +134,7 @@ def test_a_run_learns_and_leaves_a_model_that_transformers_loads(make: Maker):
     assert measured["accuracy"]["low"] < measured["accuracy"]["value"] <= measured["accuracy"]["high"]
     assert measured["step"] == len(found)
     calibration = json.loads((run / "final" / "calibration.json").read_text())
-    assert set(calibration) == {"mean", "std", "quantiles", "count"}
+    assert set(calibration) == {"mean", "std", "quantiles", "count", "max_length"}
     assert list(calibration["quantiles"]) == ["0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"]
     assert calibration["count"] == 2 * measured["rows"]
     assert "Reliability on held-out rows" in (run / "report.html").read_text(encoding="utf-8")
