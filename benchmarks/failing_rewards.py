@@ -38,7 +38,10 @@ def main() -> None:
     print(f"{'before':<8}{interval(evaluated(args.policy, out / 'before')):>24}")
     for name, share in (("clean", 0.0), ("faulty", args.share)):
         run = trained(args, out / name, share)
-        print(f"{name:<8}{interval(evaluated(run, out / f'{name}-eval')):>24}  {failures(run, share)}", flush=True)
+        print(
+            f"{name:<8}{interval(evaluated(run, out / f'{name}-eval')):>24}  {failures(run, share)}",
+            flush=True,
+        )
 
 
 def align(*arguments: object) -> None:

@@ -65,7 +65,9 @@ def serve(pipe: Any, args: dict[str, Any], mode: dict[str, bool]) -> None:
 
     count, group, tokens = args["prompts"], args["group"], args["tokens"]
     plain = module._device_arguments
-    module._device_arguments = lambda *given: plain(*given) | {"enable_prefix_caching": mode.get("prefixes", True)}
+    module._device_arguments = lambda *given: (
+        plain(*given) | {"enable_prefix_caching": mode.get("prefixes", True)}
+    )
     settings = RolloutConfig(
         max_new_tokens=tokens, max_num_seqs=count * group, kv_cache_gib=1, compile=mode.get("compile", False)
     )
@@ -73,6 +75,7 @@ def serve(pipe: Any, args: dict[str, Any], mode: dict[str, bool]) -> None:
     longest = max(len(prompt.token_ids) for prompt in prompts) + tokens
     engine = module.Engine(args["model"], settings, dtype="bfloat16", max_model_len=longest, seed=0)
     import torch
+    from vllm import SamplingParams
 
     torch.set_num_threads(args["threads"])
     counts = Counts(engine.llm)
@@ -84,8 +87,6 @@ def serve(pipe: Any, args: dict[str, Any], mode: dict[str, bool]) -> None:
         asked = [prompts[(turn * count + i) % len(prompts)] for i in range(count)]
         start = time.perf_counter()
         requests = [(prompt, i) for prompt in asked for i in range(1 if mode.get("one") else group)]
-        from vllm import SamplingParams
-
         params = [
             SamplingParams(
                 n=group if mode.get("one") else 1, max_tokens=tokens, ignore_eos=True, logprobs=0,

@@ -5,8 +5,9 @@
     running     (x − mean) / std            over all scores of the run, the step in hand included
 
 calibration.json holds ``mean``, ``std`` (population), ``count`` and ``quantiles``, a mapping from
-level ("0.05") to score; and ``max_length``, the tokens that the model was trained to read. A reward model's scores have an arbitrary zero and unit, so terms of
-different models can be weighed against each other only after this.
+level ("0.05") to score; and ``max_length``, the tokens that the model was trained to read. A reward
+model's scores have an arbitrary zero and unit, so terms of different models can be weighed against each
+other only after this.
 """
 
 from __future__ import annotations
