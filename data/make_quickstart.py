@@ -32,25 +32,20 @@ def make_files(
 ) -> dict[str, list[dict[str, Any]]]:
     """Every file's rows by file name."""
     kept_apart: set[str] = set()  # expressions of the held-out file, which draws first
+    functions_apart: set[tuple[int | None, ...]] = set()  # of the held-out tasks, which draw first too
 
     def problems(name: str, count: int, *, distinct: bool = False) -> list[Problem]:
         rng = Random(f"{seed}/{name}")
         return make_problems(rng, count, max_operand=max_operand, held_out=kept_apart, distinct=distinct)
 
+    def tasks(name: str, count: int, *, distinct: bool = False) -> list[Task]:
+        return make_tasks(Random(f"{seed}/{name}"), count, held_out=functions_apart, distinct=distinct)
+
     def asked(items: list[Problem]) -> list[dict[str, Any]]:
         return [{"prompt": p.question, "answer": str(p.answer), "kind": p.kind} for p in items]
 
-    held = problems("maths_heldout", heldout, distinct=True)
-    asked_rows = problems("maths_prompts", prompts)
-    tasks_apart: set[str] = set()
-
-    def tasks(name: str, count: int, *, distinct: bool = False) -> list[Task]:
-        return make_tasks(Random(f"{seed}/{name}"), count, held_out=tasks_apart, distinct=distinct)
-
     def to_write(items: list[Task]) -> list[dict[str, Any]]:
         return [{"prompt": t.question, "tests": t.tests, "kind": t.kind} for t in items]
-
-    held_tasks = tasks("code_heldout", 200, distinct=True)
 
     def taught(items: Sequence[Problem | Task], rng: Random) -> list[dict[str, Any]]:
         styles = ["worked" if rng.random() < worked else "direct" for _ in items]
@@ -59,6 +54,9 @@ def make_files(
             for each, style in zip(items, styles, strict=True)
         ]
 
+    held = problems("maths_heldout", heldout, distinct=True)
+    held_tasks = tasks("code_heldout", 200, distinct=True)
+    asked_rows = problems("maths_prompts", prompts)
     requests = make_requests(Random(f"{seed}/safety"), held_out=False)
     safety_sft = balanced(requests, 1400)
     taken = {row["prompt"] for row in safety_sft}

@@ -1,7 +1,9 @@
 """Small functions to write: one to three steps on a number, or a choice and a total over a list.
 
-Some answers forget the brackets that they need. A task's tests come from carrying out its steps in Python one by one, not from the code that answers it.
-A held-out task, whatever its wording, never occurs in training.
+There are two answers to each: ``direct`` leaves out all brackets, ``worked`` has those that are needed.
+A task's tests come from carrying out its steps in Python one by one, not from the code that answers it,
+and fail a function that leaves out a step. A held-out function, however it is asked for or computed,
+never occurs in training.
 """
 
 from __future__ import annotations
@@ -66,6 +68,11 @@ TOTAL: dict[str, tuple[str, Callable[[list[int]], int]]] = {
 }
 
 
+EVERYWHERE = range(-40, 41)
+LISTS = tuple(tuple(rng.sample(EVERYWHERE, 6)) for rng in map(Random, range(40)))
+"""Two tasks that agree on all of these ask for the same function."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One function to write."""
@@ -77,34 +84,35 @@ class Task:
     careless: str
     """The same without brackets, which is right where it needs none."""
     tests: tuple[str, ...]
-
-    @property
-    def meaning(self) -> str:
-        """What is asked without its wording, to tell tasks apart."""
-        return self.expression
+    function: tuple[int | None, ...]
+    """Its results on ``EVERYWHERE``, or on ``LISTS``."""
 
     def direct(self) -> str:
-        return self._function(self.careless)
+        """An answer without brackets."""
+        return self._definition(self.careless)
 
     def worked(self) -> str:
-        return self._function(self.expression)
+        """An answer with the brackets that it needs."""
+        return self._definition(self.expression)
 
-    def _function(self, expression: str) -> str:
+    def _definition(self, expression: str) -> str:
         return f"def f({'a' if self.kind == 'list' else 'x'}):\n    return {expression}"
 
 
-def make_tasks(rng: Random, count: int, *, held_out: set[str], distinct: bool = False) -> list[Task]:
-    """``count`` tasks whose meaning is not in ``held_out``.
+def make_tasks(
+    rng: Random, count: int, *, held_out: set[tuple[int | None, ...]], distinct: bool = False
+) -> list[Task]:
+    """``count`` tasks whose functions are not in ``held_out``.
 
-    With ``distinct`` none means what another does, and each is added to ``held_out``.
+    With ``distinct`` no two ask for the same function, and each is added to ``held_out``.
     """
     tasks: list[Task] = []
     while len(tasks) < count:
         task = _list_task(rng) if rng.random() < LIST_SHARE else _number_task(rng)
-        if task is None or task.meaning in held_out:
+        if task is None or task.function in held_out:
             continue
         if distinct:
-            held_out.add(task.meaning)
+            held_out.add(task.function)
         tasks.append(task)
     return tasks
 
@@ -119,13 +127,22 @@ def _number_task(rng: Random) -> Task | None:
         binds = step.binds
     if code == careless and rng.random() > PLAIN_SHARE:
         return None
-    cases = {}
-    for argument in rng.sample(range(-9, 13), TESTS):
-        result = argument
-        for step, k in steps:
-            result = step.apply(result, k)
-        cases[str(argument)] = result
-    return _task(rng, f"steps_{len(steps)}", "x", words, code, careless, cases)
+    arguments = rng.sample(range(-9, 13), TESTS)
+    results = _results(steps, arguments)
+    less = [_results([*steps[:i], *steps[i + 1 :]], arguments) for i in range(len(steps))]
+    if results in less or len(set(results)) == 1:
+        return None  # a function that leaves out a step, or a constant, would pass the tests
+    question = _question(rng, "f(x)", words)
+    tests = _tests(arguments, results)
+    function = tuple(_results(steps, EVERYWHERE))
+    return Task(f"steps_{len(steps)}", question, code, careless, tests, function)
+
+
+def _results(steps: Iterable[tuple[Step, int]], arguments: Iterable[int]) -> list[int]:
+    found = list(arguments)
+    for step, k in steps:
+        found = [step.apply(x, k) for x in found]
+    return found
 
 
 def _list_task(rng: Random) -> Task | None:
@@ -134,33 +151,29 @@ def _list_task(rng: Random) -> Task | None:
     (condition, wanted), (item, apply), (name, reckon) = KEEP[keep], CHANGE[change], TOTAL[total]
     condition, item = condition.format(k=k), item.format(k=n)
     code = f"{name}(a)" if (item, condition) == ("x", "") else f"{name}({item} for x in a{condition})"
-    cases = {}
-    for _ in range(TESTS):
-        items = [rng.randint(-9, 12) for _ in range(rng.randint(4, 6))]
-        kept = [apply(x, n) for x in items if wanted(x, k)]
-        if not kept:
-            return None  # the largest of nothing is an error, not an answer
-        cases[str(items)] = reckon(kept)
+
+    def result(items: Iterable[int], *, all_kept: bool = False, unchanged: bool = False) -> int | None:
+        kept = [x if unchanged else apply(x, n) for x in items if all_kept or wanted(x, k)]
+        return reckon(kept) if kept else None  # the largest of nothing is an error, not an answer
+
+    lists = [[rng.randint(-9, 12) for _ in range(rng.randint(4, 6))] for _ in range(TESTS)]
+    results = [result(items) for items in lists]
+    without_condition = [result(items, all_kept=True) for items in lists]
+    without_change = [result(items, unchanged=True) for items in lists]
+    if None in results or len(set(results)) == 1:
+        return None
+    if (condition and results == without_condition) or (item != "x" and results == without_change):
+        return None
     words = [each for each in (keep.format(k=k), change.format(k=n), total) if each]
-    return _task(rng, "list", "a", words, code, code, cases)
+    function = tuple(map(result, LISTS))
+    return Task("list", _question(rng, "f(a)", words), code, code, _tests(lists, results), function)
 
 
-def _task(
-    rng: Random,
-    kind: str,
-    name: str,
-    words: list[str],
-    code: str,
-    careless: str,
-    cases: dict[str, int],
-) -> Task | None:
-    if len(cases) < TESTS or len(set(cases.values())) == 1:
-        return None  # such tests would pass a constant
-    question = rng.choice(FORMS).format(f=f"f({name})", steps=_sentence(words))
-    tests = tuple(f"assert f({argument}) == {result}" for argument, result in cases.items())
-    return Task(kind, question, code, careless, tests)
+def _tests(arguments: Iterable[object], results: Iterable[int | None]) -> tuple[str, ...]:
+    return tuple(f"assert f({x}) == {y}" for x, y in zip(arguments, results, strict=True))
 
 
-def _sentence(words: Iterable[str]) -> str:
+def _question(rng: Random, head: str, words: Iterable[str]) -> str:
     *first, last = words
-    return f"{', '.join(first)}, then {last}" if first else last
+    steps = f"{', '.join(first)}, then {last}" if first else last
+    return rng.choice(FORMS).format(f=head, steps=steps)
