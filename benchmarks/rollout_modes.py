@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-MODES = {
+MODES: dict[str, dict[str, bool]] = {
     "G requests": {},
     "one with n = G": {"one": True},
     "no prefix cache": {"prefixes": False},
@@ -47,6 +47,7 @@ def main() -> None:
     for mode in args.modes:
         ours, theirs = spawn.Pipe()
         spawn.Process(target=serve, args=(theirs, vars(args), MODES[mode]), daemon=True).start()
+        theirs.close()  # or the end of that process would go unnoticed
         engines[mode] = ours
         print(f"{mode}: up after {ours.recv():.1f} s", flush=True)  # one at a time
     turns: dict[str, list[dict[str, float]]] = {mode: [] for mode in engines}
@@ -110,10 +111,10 @@ class Counts:
         find = manager.get_computed_blocks
 
         def get_computed_blocks(request: Any) -> Any:
-            blocks, found = find(request)
-            self.found += found
+            answer = find(request)
+            self.found += answer[1]
             self.all += request.num_prompt_tokens
-            return blocks, found
+            return answer
 
         manager.get_computed_blocks = get_computed_blocks
         self.clear()
@@ -126,6 +127,7 @@ class Counts:
 
 
 def read_prompts(args: dict[str, Any]) -> list[Any]:
+    """Tokenised prompts for every turn."""
     from transformers import AutoTokenizer
 
     from align.types import Prompt
@@ -142,6 +144,7 @@ def read_prompts(args: dict[str, Any]) -> list[Any]:
 
 
 def show(args: argparse.Namespace, turns: dict[str, list[dict[str, float]]]) -> None:
+    """Print medians over the turns."""
     print(f"\n{args.model}: {args.prompts} prompts x {args.group} completions of {args.tokens} tokens")
     print(f"medians of {args.turns} turns, {args.threads} threads\n")
     first = turns[next(iter(turns))]

@@ -7,7 +7,6 @@ one test), and optionally ``setup``, statements that run between the code and th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from textwrap import dedent
 from typing import get_args
 
@@ -64,6 +63,7 @@ def code_of(text: str) -> str:
     A block that is never closed goes on to the end. What indents all of it does not count: templates that
     end in ``Assistant:`` leave a space in front of an answer.
     """
-    blocks: Sequence[str] = [code for language, code in _FENCE.findall(text) if language.lower() in _PYTHON]
+    found = [code for language, code in _FENCE.findall(text) if language.lower() in _PYTHON]
+    blocks = [dedent(code).strip() for code in found]
     defining = [code for code in blocks if _DEFINES.search(code)]
-    return dedent((defining or blocks or [text])[-1]).strip()
+    return (defining or blocks or [dedent(text).strip()])[-1]

@@ -28,7 +28,7 @@ from align.reward.contract import Sample
 from align.types import Outcome
 
 Backend = Literal["auto", "torch", "vllm"]
-START_SECONDS = 60
+WAKE_SECONDS = 60
 """A call may take that on top of its samples' share: weights come back to the device."""
 
 
@@ -50,7 +50,7 @@ class ScorerActor:
             EngineError: vLLM refuses it.
         """
         self.files = open_scorer(model, file=file, key=key)
-        self.trained_length = trained_length(self.files.source)
+        self.trained_length = trained_length(self.files.source, key=key)
         self.scorer = _scorer(self.files, backend, self.device)
         self.resident = resident
         if not resident:
@@ -119,9 +119,9 @@ def score_samples(
             failures[i] = error.message
             continue
         if trained and len(tokens) > trained:
-            (rows[i],) = cut([tokens], trained, files.tokenizer.bos_token_id)
+            (tokens,) = cut([tokens], trained, files.tokenizer.bos_token_id)
             shortened.add(i)
-        elif len(tokens) > scorer.max_tokens:
+        if len(tokens) > scorer.max_tokens:
             failures[i] = f"{len(tokens):,} tokens; the reward model reads at most {scorer.max_tokens:,}"
         else:
             rows[i] = tokens
@@ -141,7 +141,7 @@ def score_samples(
 
 
 class ScorerClient:
-    """The actor as the reward pool sees it: a callable from samples to outcomes."""
+    """The actor as the reward pool sees it: a callable from samples to outcomes, with a limit on its time."""
 
     def __init__(self, actor: Any, name: str, timeout: float) -> None:
         """Args:
@@ -194,7 +194,7 @@ class ScorerClient:
         Raises:
             EngineError: the process died, or is stuck: it is ended then.
         """
-        limit = START_SECONDS + self.timeout * len(samples)
+        limit = WAKE_SECONDS + self.timeout * len(samples)
         try:
             return wait(self.actor.score.remote(list(samples)), self.process, limit)
         except EngineError:
@@ -203,11 +203,11 @@ class ScorerClient:
 
     def wake(self) -> None:
         """Put the weights on the device ahead of a call."""
-        wait(self.actor.wake.remote(), self.process)
+        wait(self.actor.wake.remote(), self.process, WAKE_SECONDS)
 
     def sleep(self) -> None:
         """Free the device."""
-        wait(self.actor.sleep.remote(), self.process)
+        wait(self.actor.sleep.remote(), self.process, WAKE_SECONDS)
 
     def memory_gib(self) -> float:
         """Largest resident size of the process so far, GiB."""
@@ -226,7 +226,7 @@ def start_scorers(
         file: the recipe, for messages.
 
     Raises:
-        ModelError, EngineError: as :meth:`ScorerClient.start`.
+        ModelError, RewardError, EngineError: as :meth:`ScorerClient.start`.
     """
     return {
         name: ScorerClient.start(

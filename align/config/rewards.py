@@ -100,7 +100,7 @@ class RewardsConfig(Section):
     workers: int = Field(1, ge=1)
     """Reward processes. A stuck, crashing or memory-eating function costs its process, not the run."""
     timeout: float = Field(10.0, gt=0)
-    """Seconds one call may take; of a reward model, for each sample of the call."""
+    """Seconds one call may take; a reward model's so long for each of its samples, and a minute."""
     memory_mib: int = Field(2048, ge=64)
     """Memory one call may take on top of what its process holds after start-up (Linux)."""
     error_budget: float = Field(0.05, ge=0, le=1)

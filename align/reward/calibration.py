@@ -90,11 +90,12 @@ def read_calibration(model: str | Path, *, key: str | None = None) -> SavedCalib
     return SavedCalibration(mean, std, tuple((score, level) for level, score in levels))
 
 
-def trained_length(model: str | Path) -> int | None:
+def trained_length(model: str | Path, *, key: str | None = None) -> int | None:
     """The tokens of a conversation that a reward model was trained to read: ``rm.max_length`` of its run.
 
     Args:
         model: the model's directory.
+        key: the recipe key, for messages.
 
     Returns:
         None where its files do not say, as those of models from elsewhere.
@@ -105,14 +106,16 @@ def trained_length(model: str | Path) -> int | None:
     file = Path(model) / FILE
     if not file.is_file():
         return None
+    remedy = "set max_length to rm.max_length of the training run, or remove it"
     try:
         length = json.loads(file.read_text(encoding="utf-8")).get("max_length")
     except (ValueError, AttributeError) as error:
-        raise RewardError(
-            f"cannot be read: {type(error).__name__}: {error}", file=file, remedy="train the model again"
-        ) from error
-    if length is not None and not (isinstance(length, int) and length > 1):
-        raise RewardError(f"max_length {length!r} is no count of tokens", file=file, remedy="correct it")
+        what = f"cannot be read: {type(error).__name__}: {error}"
+        raise RewardError(what, file=file, key=key, remedy="train the model again") from error
+    if length is None:
+        return None
+    if type(length) is not int or length < 2:
+        raise RewardError(f"max_length {length!r} is no count of tokens", file=file, key=key, remedy=remedy)
     return length
 
 

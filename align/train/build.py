@@ -25,11 +25,12 @@ from align.dataset.prompts import PromptSampler, load_eval_prompts, load_prompts
 from align.model.hub import reach_hub
 from align.model.load import load_config, load_tokenizer, resolve_model
 from align.model.router_replay import check_replay
-from align.model.scorer import ScorerFiles, open_scorers
+from align.model.scorer import ScorerFiles, open_scorers, term_key
 from align.plan.residency import Household, Part
 from align.report.reporter import Reporter
 from align.report.run_directory import RunDirectory
 from align.report.timing import StageClock
+from align.reward.calibration import trained_length
 from align.reward.terms import load_terms, probes, smoke
 from align.train.evaluate import check_metrics, evaluate
 from align.train.grpo import grpo
@@ -68,6 +69,8 @@ def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
     tokenizer = load_tokenizer(recipe.policy)
     set_template(tokenizer, recipe.policy.chat_template)
     scorers = open_scorers(recipe.rewards, file=file)
+    for name, files in scorers.items():
+        trained_length(files.source, key=term_key(name))
     terms = load_terms(recipe.rewards, _predicates(file), find_model=resolve_model, file=file)
     prompts = load_prompts(recipe.data, tokenizer, recipe.grpo, file=file)
     trial = probes(_one_of_each_part(prompts), max_new_tokens=recipe.rollout.max_new_tokens)

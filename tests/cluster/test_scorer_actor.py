@@ -169,12 +169,13 @@ def test_a_model_that_hangs_ends_the_call(
 ) -> None:
     client = serve(model(seed=4), "stuck")
     pid = ray.get(client.actor.__ray_call__.remote(lambda actor: os.getpid()))
-    monkeypatch.setattr(scorer_actor, "START_SECONDS", 1)
+    monkeypatch.setattr(scorer_actor, "WAKE_SECONDS", 1)
     client.timeout = 0.5
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(EngineError, match="reward model 'stuck' process did not answer within 2 s") as caught:
         client([sample("22.")] * 2)
     assert "--resume" in (caught.value.remedy or "")
+    client.timeout = 60
     with pytest.raises(EngineError, match="died"):
         client([sample("22.")])
 

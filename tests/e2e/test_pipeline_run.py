@@ -54,6 +54,7 @@ def test_both_evaluations_are_there(quickstart: Path):
     for stage in ("before", "after"):
         (record,) = [each for each in records(quickstart / stage) if "eval/maths" in each]
         assert 0 <= record["eval/maths"] <= 1
+        assert 0 <= record["eval/code"] <= 1
         assert 0 <= record["eval/over_refusal"] <= 1
 
 

@@ -119,6 +119,7 @@ def test_quickstart_measures_refusals_of_harmful_and_of_harmless_apart(tokenizer
     assert {prompt.columns["should_refuse"] for prompt in prompts["refusal"]} == {True}
     assert {prompt.columns["should_refuse"] for prompt in prompts["over_refusal"]} == {False}
     assert len(prompts["maths"]) >= 200
+    assert len(prompts["code"]) == 200
 
 
 def limits(section: str, *parts: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from align.errors import RewardError
-from align.reward.calibration import RunningCalibration, read_calibration
+from align.reward.calibration import RunningCalibration, read_calibration, trained_length
 
 SAVED = {"mean": 2.0, "std": 4.0, "quantiles": {"0.1": -1.0, "0.5": 1.0, "0.9": 5.0}, "count": 10}
 
@@ -53,6 +53,31 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match="the reward model has no") as caught:
         read_calibration(tmp_path)
     assert "align rm" in str(caught.value.remedy)
+
+
+def test_the_length_of_training(tmp_path: Path) -> None:
+    assert trained_length(tmp_path) is None
+    assert trained_length("someone/model") is None
+    assert trained_length(save(tmp_path)) is None
+    assert trained_length(save(tmp_path, max_length=256)) == 256
+
+
+@pytest.mark.parametrize("length", ["256", 0, 1, -5, True, 2.5, [256]])
+def test_a_length_that_is_none_is_one_clear_error(tmp_path: Path, length: Any) -> None:
+    with pytest.raises(RewardError, match="no count of tokens") as caught:
+        trained_length(save(tmp_path, max_length=length), key="rewards.terms.a.model")
+    assert (caught.value.file, caught.value.key) == (
+        str(tmp_path / "calibration.json"),
+        "rewards.terms.a.model",
+    )
+    assert "rm.max_length" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]"])
+def test_a_broken_file_has_no_length(tmp_path: Path, text: str) -> None:
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(RewardError, match="cannot be read"):
+        trained_length(tmp_path)
 
 
 def test_running_equals_the_moments_of_everything_seen() -> None:

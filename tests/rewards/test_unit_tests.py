@@ -71,7 +71,8 @@ def test_endless_code_scores_0_within_the_limit(score: Score) -> None:
         "def double(x):\n    return 2 * x",
         " def double(x):\n    return 2 * x",  # after a prompt that ends in "Assistant:"
         "    def double(x):\n        return 2 * x\n",
-        "1. So:\n   ```python\n   def double(x):\n       return 2 * x\n   ```",
+        "1. So:\n   ```python\n   def double(x):\n       return 2 * x\n   ```\n"
+        "2. Try:\n   ```python\n   print(double(4))\n   ```",
         "```\ndef double(x): return 2 * x\n```",
         "```py\ndef double(x): return 2 * x",  # never closed
         "Or:\n```python\ndef double(x): return x\n```\nBetter:\n```python\ndef double(x): return 2 * x\n```",
