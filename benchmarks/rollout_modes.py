@@ -20,10 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-MODES: dict[str, dict[str, bool]] = {
+MODES: dict[str, dict[str, Any]] = {
     "G requests": {},
     "one with n = G": {"one": True},
-    "no prefix cache": {"prefixes": False},
+    "vLLM's blocks": {"blocks": {}},
+    "no prefix cache": {"blocks": {"enable_prefix_caching": False}},
     "compiled": {"compile": True},
 }
 """The first is what align does."""
@@ -58,17 +59,15 @@ def main() -> None:
     show(args, {mode: rows[1:] for mode, rows in turns.items()})
 
 
-def serve(pipe: Any, args: dict[str, Any], mode: dict[str, bool]) -> None:
+def serve(pipe: Any, args: dict[str, Any], mode: dict[str, Any]) -> None:
     """An engine that samples whenever it is told a turn, and answers with seconds and counts."""
     start = time.perf_counter()
     from align.config.rollout import RolloutConfig
     from align.rollout import engine as module
 
     count, group, tokens = args["prompts"], args["group"], args["tokens"]
-    plain = module._device_arguments
-    module._device_arguments = lambda *given: (
-        plain(*given) | {"enable_prefix_caching": mode.get("prefixes", True)}
-    )
+    if "blocks" in mode:
+        module._cpu_blocks = lambda *_: mode["blocks"]
     settings = RolloutConfig(
         max_new_tokens=tokens, max_num_seqs=count * group, kv_cache_gib=1, compile=mode.get("compile", False)
     )

@@ -31,7 +31,7 @@ class RolloutConfig(Section):
     gpu_memory_utilization: float = Field(0.5, gt=0, lt=1)
     """Share of a GPU that the engine may use beside the trainer."""
     compile: bool = False
-    """Compile the engine's model: slower start (a minute), somewhat faster decoding."""
+    """Compile the engine's model: a slower start (15 s to a minute) for faster decoding."""
     tensor_parallel: int = Field(1, ge=1)
     """GPUs that share one engine."""
 

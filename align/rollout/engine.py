@@ -95,6 +95,7 @@ class Engine:
                 enable_sleep_mode=sleeps and device != "cpu",
                 **routing,
                 **_device_arguments(settings, device, max_model_len),
+                **(_cpu_blocks(model, trust_remote_code) if device == "cpu" else {}),
             )
         except (ValueError, RuntimeError, NotImplementedError) as error:
             raise EngineError(
@@ -283,6 +284,18 @@ def _prepare_environment(settings: RolloutConfig, device: str) -> None:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
         os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")  # its cached artefacts fail to load
         use_fp32_gates()
+
+
+def _cpu_blocks(model: str, trust_remote_code: bool) -> dict[str, Any]:
+    """Size of the KV cache's blocks, tokens.
+
+    A group shares the whole blocks of its prompt. vLLM's 128 on a CPU are longer than many a prompt, which
+    is then computed G times; its kernels want multiples of 32. For MLA vLLM takes 16 of itself.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code).get_text_config()
+    return {} if getattr(config, "kv_lora_rank", None) else {"block_size": 32}
 
 
 def _device_arguments(settings: RolloutConfig, device: str, max_model_len: int) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Pair:
         tokenizer = load_tokenizer(self.recipe.policy)
         tokens = tokenizer(TEXT)["input_ids"]
         self.prompts = [Prompt(f"p/{i}", (), tokens[: 3 + i]) for i in range(4)]
+        self.long = Prompt("p/long", (), (tokens * 8)[:45])
         self.sync = WeightSync(self.policy.actor, self.rollout.actor, self.recipe, (tokens * 8)[:64])
         self.step = 0
 
@@ -119,7 +120,30 @@ def test_moe_lora(pair):
 
 
 def test_dense_bf16(pair, smollm2):
-    check(pair({"path": str(smollm2), "dtype": "bfloat16"}, lr=1e-3), 0.07, 1.2)
+    both = pair({"path": str(smollm2), "dtype": "bfloat16"}, lr=1e-3)
+    check(both, 0.07, 1.2)
+    assert tokens_from_the_cache(both) == 3 * 32  # of 45, what three of four share with the first in blocks
+
+
+def tokens_from_the_cache(pair: Pair) -> int:
+    """Tokens of a group's prompt that are not computed again."""
+
+    def watch(actor):
+        manager = actor.engine.llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_manager
+        find, actor.found = manager.get_computed_blocks, []
+
+        def get_computed_blocks(request):
+            answer = find(request)
+            actor.found.append(answer[1])
+            return answer
+
+        manager.get_computed_blocks = get_computed_blocks
+
+    ray.get(pair.rollout.actor.__ray_call__.remote(watch))
+    pair.sync.push()  # drops what is cached
+    ray.get(pair.rollout.actor.__ray_call__.remote(lambda actor: actor.found.clear()))
+    list(pair.rollout.sample([pair.long], 4, 9))
+    return ray.get(pair.rollout.actor.__ray_call__.remote(lambda actor: sum(actor.found)))
 
 
 def test_per_sample_seeds_repeat_and_differ(pair):

@@ -95,7 +95,7 @@ def test_memory_comes_back_and_answers_stay_the_same(pair):
         pair.push()
         pair.rollout.wake("kv_cache")
         assert pair.answers() == before
-        assert pair.resident_gib() < awake - 0.9 * cache + 0.02
+        assert pair.resident_gib() < awake - 0.9 * cache + 0.04
 
 
 def test_the_cache_alone_sleeps_without_a_push(pair):
