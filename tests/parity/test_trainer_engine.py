@@ -46,7 +46,7 @@ class Pair:
         tokenizer = load_tokenizer(self.recipe.policy)
         tokens = tokenizer(TEXT)["input_ids"]
         self.prompts = [Prompt(f"p/{i}", (), tokens[: 3 + i]) for i in range(4)]
-        self.long = Prompt("p/long", (), (tokens * 8)[:45])
+        self.long = Prompt("p/long", (), (tokens[::-1] * 8)[:45])  # begins otherwise than the probe
         self.sync = WeightSync(self.policy.actor, self.rollout.actor, self.recipe, (tokens * 8)[:64])
         self.step = 0
 
