@@ -28,7 +28,7 @@ TEXT = "What is 7 + 15 - 4?"
 class Pair:
     """A trainer and an engine of one recipe, and what both say of freshly sampled tokens."""
 
-    def __init__(self, placement, policy: dict, lr: float) -> None:
+    def __init__(self, placement, policy: dict, lr: float, *, compile: bool = False) -> None:
         self.recipe = GrpoRecipe.model_validate(
             {
                 "kind": "grpo",
@@ -38,7 +38,7 @@ class Pair:
                 "rewards": {"terms": {"none": {"function": "none"}}},
                 "grpo": {"group_size": 4, "prompts_per_step": 4, "max_prompt_tokens": 64},
                 "optim": {"lr": lr},
-                "rollout": {"max_new_tokens": 48, "temperature": 0.9, "kv_cache_gib": 1},
+                "rollout": {"max_new_tokens": 48, "temperature": 0.9, "kv_cache_gib": 1, "compile": compile},
             }
         )
         self.policy = PolicyClient.start(placement, self.recipe, None)
@@ -86,8 +86,8 @@ def placement():
 def pair(placement):
     made = []
 
-    def make(policy: dict, lr: float) -> Pair:
-        made.append(Pair(placement, policy, lr))
+    def make(policy: dict, lr: float, **settings) -> Pair:
+        made.append(Pair(placement, policy, lr, **settings))
         return made[-1]
 
     yield make
@@ -123,6 +123,12 @@ def test_dense_bf16(pair, smollm2):
     both = pair({"path": str(smollm2), "dtype": "bfloat16"}, lr=1e-3)
     check(both, 0.07, 1.2)
     assert tokens_from_the_cache(both) == 3 * 32  # of 45, what three of four share with the first in blocks
+
+
+@pytest.mark.slow
+def test_dense_bf16_compiled(pair, smollm2):
+    """Weights that are pushed reach a compiled engine too."""
+    check(pair({"path": str(smollm2), "dtype": "bfloat16"}, lr=1e-3, compile=True), 0.07, 1.2)
 
 
 def tokens_from_the_cache(pair: Pair) -> int:
