@@ -1,8 +1,6 @@
 """How the rollout engine samples fastest: eager or compiled, G requests or one with n = G, prefix cache.
 
     python benchmarks/rollout_modes.py --model models/smollm2-135m-instruct --data gsm8k/train.jsonl
-    python benchmarks/rollout_modes.py --model runs/quickstart/grpo/final \
-      --data data/quickstart/maths_prompts.jsonl --prompt prompt --prompts 16 --group 16 --tokens 24
 
 Each engine is a process of its own that stays up; they take turns on the same prompts, and only one
 computes at a time. Every completion has the full length, so all turns sample the same number of tokens.
@@ -39,7 +37,6 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     args = parser.parse_args()
 
@@ -74,10 +71,8 @@ def serve(pipe: Any, args: dict[str, Any], mode: dict[str, Any]) -> None:
     prompts = read_prompts(args)
     longest = max(len(prompt.token_ids) for prompt in prompts) + tokens
     engine = module.Engine(args["model"], settings, dtype="bfloat16", max_model_len=longest, seed=0)
-    import torch
     from vllm import SamplingParams
 
-    torch.set_num_threads(args["threads"])
     counts = Counts(engine.llm)
     pipe.send(time.perf_counter() - start)
     while True:
@@ -145,7 +140,7 @@ def read_prompts(args: dict[str, Any]) -> list[Any]:
 def show(args: argparse.Namespace, turns: dict[str, list[dict[str, float]]]) -> None:
     """Print medians over the turns."""
     print(f"\n{args.model}: {args.prompts} prompts x {args.group} completions of {args.tokens} tokens")
-    print(f"medians of {args.turns} turns, {args.threads} threads\n")
+    print(f"medians of {args.turns} turns\n")
     first = turns[next(iter(turns))]
     print(f"{'':<18}{'seconds':>10}{'tokens/s':>10}{'speed':>8}{'cached':>9}")
     for mode, rows in turns.items():

@@ -98,11 +98,11 @@ class Engine:
                 **(_cpu_blocks(model, trust_remote_code) if device == "cpu" else {}),
             )
         except (ValueError, RuntimeError, NotImplementedError) as error:
-            raise EngineError(
-                f"vLLM could not start: {str(error).strip().splitlines()[-1]}",
-                file=model,
-                remedy="check rollout.* against the model and the memory of the machine",
-            ) from error
+            reason = str(error).strip().splitlines()
+            remedy = "check rollout.* against the model and the memory of the machine"
+            if isinstance(error, torch._dynamo.exc.TorchDynamoException):  # its last lines are for developers
+                reason, remedy = reason[:1], "set rollout.compile=false, or install a C++ compiler (g++)"
+            raise EngineError(f"vLLM could not start: {reason[-1]}", file=model, remedy=remedy) from error
         self.tokenizer: Any = self.llm.get_tokenizer()
         self._requests = 0
         self._routing = RoutingCapture(self.llm, device) if routed_experts else None
