@@ -82,20 +82,22 @@ def _filled(request):
 def test_memory_comes_back_and_answers_stay_the_same(pair):
     weights = pair.push() / 2**30
     assert weights > 0.05  # else the resident size could not show it
-    before = pair.answers()
-    for cache in (CACHE_GIB, 0.0):  # filled with zeros at the start; later only used blocks exist
+    before, asleep = pair.answers(), []
+    for cache in (CACHE_GIB, 0.0, 0.0):  # filled with zeros at the start; later only used blocks exist
         awake = pair.resident_gib()
         pair.rollout.sleep("kv_cache")
         no_cache = pair.resident_gib()
         pair.rollout.sleep("engine")
-        nothing = pair.resident_gib()
+        asleep.append(pair.resident_gib())
         assert awake - no_cache > 0.9 * cache
-        assert no_cache - nothing > 0.8 * weights
+        assert no_cache - asleep[-1] > 0.8 * weights
         pair.rollout.wake("engine")
         pair.push()
         pair.rollout.wake("kv_cache")
         assert pair.answers() == before
-        assert pair.resident_gib() < awake - 0.9 * cache + 0.04
+        # Awake, the allocator's own reserves come and go; a second copy of the weights would show.
+        assert pair.resident_gib() < awake - 0.9 * cache + weights
+    assert max(asleep) - min(asleep) < 0.2 * weights  # nothing is left behind, turn after turn
 
 
 def test_the_cache_alone_sleeps_without_a_push(pair):
