@@ -97,6 +97,7 @@ def recipe(args: argparse.Namespace) -> dict[str, Any]:
             "max_prompt_tokens": 256,
             "overlong_prompts": "drop",
             "beta": args.beta,
+            "micro_batch_tokens": 1536,
         },
         "optim": {"lr": 2e-6},
         "rollout": {"max_new_tokens": args.tokens, "max_num_seqs": 64, "kv_cache_gib": 1, "compile": True},

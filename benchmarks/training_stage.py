@@ -34,6 +34,7 @@ from training_stage_trl import BETA, Fed, Turn, timed, trl_batches, trl_trainer,
 from transformers.utils.logging import disable_progress_bar
 
 from align.algo.reduce import token_weights
+from align.cluster.memory import keep_freed
 from align.config.load import load_recipe
 from align.config.recipe import GrpoRecipe
 from align.model.policy import PolicyModel
@@ -63,6 +64,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
     """Build both sides, let them take turns, print."""
+    keep_freed()  # as the training actor does; here TRL has it too
     policy = PolicyModel(recipe(args, folder), device="cpu")
     batch = completions(args, policy.tokenizer)
     trainer = trl_trainer(args, folder, policy.tokenizer)
@@ -92,7 +94,12 @@ def recipe(args: argparse.Namespace, folder: Path) -> GrpoRecipe:
         "policy": {"path": args.model, "dtype": "bfloat16"},
         "data": {"path": args.data},
         "rewards": {"terms": {"length": {"function": "length"}}},
-        "grpo": {"beta": BETA, "prompts_per_step": args.prompts, "group_size": args.group},
+        "grpo": {
+            "beta": BETA,
+            "prompts_per_step": args.prompts,
+            "group_size": args.group,
+            "micro_batch_tokens": 1536,
+        },
         "optim": {"lr": 1e-6},
     }
     file.write_text(json.dumps(values))

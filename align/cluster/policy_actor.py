@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import torch
 
-from align.cluster.memory import PeakMemory
+from align.cluster.memory import PeakMemory, keep_freed
 from align.cluster.placement import Placement
 from align.cluster.remote import wait
 from align.config.recipe import GrpoRecipe
@@ -32,6 +32,8 @@ class PolicyActor:
         self, recipe: GrpoRecipe, device: str, threads: int, chat_template: str | None = None
     ) -> None:
         torch.set_num_threads(threads)
+        if device == "cpu":
+            keep_freed()
         self.memory = PeakMemory(device)
         self.scheduled = recipe.cluster.residency == "scheduled"
         self.policy = PolicyModel(recipe, device=device, chat_template=chat_template)

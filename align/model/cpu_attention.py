@@ -1,8 +1,8 @@
 """Attention by plain matrix products, for short contexts on a CPU.
 
 PyTorch's fused CPU kernel saves memory that a few hundred tokens do not need, and its backward pass in
-bf16 reaches a tenth of what the matrix units can do. Here scores are formed whole, and formed again in
-the backward pass instead of being kept.
+bf16 reaches a tenth of what the matrix units can do. Here scores are formed whole, and unless they are few
+formed again in the backward pass instead of being kept.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 NAME = "cpu_products"
 LARGEST = 1 << 26
 """Scores held at once, elements: 128 MiB in bf16. Beyond that the fused kernel is the better choice."""
+KEPT = 1 << 22
+"""Scores of a layer that are kept for the backward pass, elements: 8 MiB in bf16."""
 
 
 def fits(query: Tensor, key: Tensor) -> bool:
@@ -123,19 +125,21 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias_BTK: Tensor, scale: float
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, bias_BTK)
-        ctx.scale = scale
         heads = key.shape[2]
         weights = _weights(_fold(query, heads) * scale, _fold(key, heads), bias_BTK)
+        kept = weights if weights.numel() <= KEPT else None
+        ctx.save_for_backward(query, key, value, bias_BTK, kept)
+        ctx.scale = scale
         return _unfold(torch.bmm(weights, _fold(value, heads)), query.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, bias_BTK = ctx.saved_tensors
+        query, key, value, bias_BTK, weights = ctx.saved_tensors
         heads = key.shape[2]
         scaled, keys, values = _fold(query, heads) * ctx.scale, _fold(key, heads), _fold(value, heads)
         grad_output = _fold(gradients[0], heads)
-        weights = _weights(scaled, keys, bias_BTK)
+        if weights is None:
+            weights = _weights(scaled, keys, bias_BTK)
         grad_value = torch.bmm(weights.mT, grad_output)
         grad_weights = torch.bmm(grad_output, values.mT)
         grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)

@@ -96,7 +96,7 @@ def token_logprobs(
 class _TokenLogprobs(torch.autograd.Function):
     """Chunked ``log_softmax(hidden @ weight.T / temperature)[target]`` and its entropy.
 
-    The backward pass computes each chunk's logits again instead of keeping them.
+    One chunk of logits is kept for the backward pass; of several, each is computed again there.
     """
 
     @staticmethod
@@ -112,9 +112,12 @@ class _TokenLogprobs(torch.autograd.Function):
         entropy = torch.empty_like(logprobs)
         normaliser = torch.empty_like(logprobs)
         largest = torch.zeros(count, dtype=torch.bool, device=hidden_NH.device)
-        for _, logits, rows in _blocks(hidden_NH, weight_VH):
+        ctx.product = None
+        for part, logits, rows in _blocks(hidden_NH, weight_VH):
             found = _scores(logits, targets_N[rows], temperature)
             logprobs[rows], entropy[rows], normaliser[rows], largest[rows] = found
+            if part is not None and len(part[1]) == count:
+                ctx.product = part[1]
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N, normaliser)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy, largest)
@@ -124,20 +127,26 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_NH, weight_VH, targets_N, normaliser = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden_NH) if ctx.needs_input_grad[0] else None
-        # Summed over chunks, so kept in fp32 whatever the weights are.
-        grad_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        grad_weight = None
         scale_N = gradients[0] / ctx.temperature
-        for part, logits, rows in _blocks(hidden_NH, weight_VH):
+        product, ctx.product = ctx.product, None  # overwritten here, so it serves once
+        for part, logits, rows in _blocks(hidden_NH, weight_VH, product):
             _to_gradient(logits, targets_N[rows], normaliser[rows], scale_N[rows], ctx.temperature)
             if part is None:
                 continue
             chunk, whole = part
             if grad_hidden is not None:
                 torch.mm(whole, weight_VH, out=grad_hidden[chunk])
-            if grad_weight is not None:
-                grad_weight += whole.T @ hidden_NH[chunk]
-        if grad_weight is not None:
-            grad_weight = grad_weight.to(weight_VH.dtype)
+            if ctx.needs_input_grad[1]:
+                term = whole.T @ hidden_NH[chunk]
+                if grad_weight is not None:
+                    grad_weight += term
+                else:  # a sum over chunks is kept in fp32 whatever the weights are
+                    grad_weight = term if len(whole) == len(hidden_NH) else term.float()
+        if ctx.needs_input_grad[1]:
+            grad_weight = (
+                torch.zeros_like(weight_VH) if grad_weight is None else grad_weight.to(weight_VH.dtype)
+            )
         return grad_hidden, grad_weight, None, None
 
 
@@ -165,9 +174,14 @@ def _to_gradient(
 
 
 def _blocks(
-    hidden_NH: Tensor, weight_VH: Tensor
+    hidden_NH: Tensor, weight_VH: Tensor, product: Tensor | None = None
 ) -> Iterator[tuple[tuple[slice, Tensor] | None, Tensor, slice]]:
     """Walk over the logits: a large matrix product at a time, seen through small blocks of rows.
+
+    Args:
+        hidden_NH: as for :func:`token_logprobs`.
+        weight_VH: as for :func:`token_logprobs`.
+        product: all logits, where they are known.
 
     Yields:
         (part, logits, rows): the logits of a block of ``rows``, in the model's type, a view of its
@@ -176,10 +190,16 @@ def _blocks(
     count, vocabulary = hidden_NH.shape[0], weight_VH.shape[0]
     size = max(1, CHUNK_ELEMENTS // vocabulary)
     block = min(size, max(1, BLOCK_ELEMENTS // vocabulary))
-    buffer = hidden_NH.new_empty(min(size, count), vocabulary)  # one: fresh pages cost as much as the product
+    if product is not None:
+        size = count
+    else:  # one: fresh pages cost as much as the product
+        buffer = hidden_NH.new_empty(min(size, count), vocabulary)
     for first in range(0, count, size):
         chunk = slice(first, min(first + size, count))
-        logits = torch.mm(hidden_NH[chunk], weight_VH.T, out=buffer[: chunk.stop - first])
+        if product is None:
+            logits = torch.mm(hidden_NH[chunk], weight_VH.T, out=buffer[: chunk.stop - first])
+        else:
+            logits = product
         for start in range(first, chunk.stop, block):
             stop = min(start + block, chunk.stop)
             done = (chunk, logits) if stop == chunk.stop else None

@@ -137,7 +137,7 @@ class PolicyModel:
             batch.prompt_ids,
             [len(prompt) for prompt in batch.prompt_tokens],
             [len(completion) for completion in batch.completion_tokens],
-            self.recipe.grpo.micro_batch_tokens,
+            self.recipe.grpo.pass_tokens(self.device),
         )
 
     def _forward(self, model: Any, part: TrainBatch) -> Any:

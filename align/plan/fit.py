@@ -118,23 +118,24 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
     grpo, policy, rollout = recipe.grpo, recipe.policy, recipe.rollout
     trainable = lora_parameters(shape, policy.lora) if policy.lora else shape.total
     length = grpo.max_prompt_tokens + rollout.max_new_tokens
-    pass_tokens = max(grpo.micro_batch_tokens, length)
+    device, device_bytes = describe_device(recipe.cluster)
+    kind = "cuda" if device.startswith("GPU") else "cpu"
+    pass_tokens = max(grpo.pass_tokens(kind), length)
     state = TrainState(policy.dtype, 1, trainable, pass_tokens, policy.gradient_checkpointing)
     memory = trainer_memory(shape, state)
     if grpo.beta > 0 and not policy.lora:
         memory["reference"] = shape.total * BYTES[policy.dtype]
     engine = rollout.dtype or policy.dtype
     memory["engine weights"] = -(-shape.total * BYTES[engine] // rollout.tensor_parallel)
-    device, device_bytes = describe_device(recipe.cluster)
-    if device.startswith("GPU"):
+    if kind == "cuda":
         reserved = int(rollout.gpu_memory_utilization * device_bytes)
         memory["engine KV cache"] = max(0, reserved - memory["engine weights"])
     else:
         memory["engine KV cache"] = int(rollout.kv_cache_gib * GIB)
     sizes, unknown = _reward_models(recipe)
     if sizes:  # one after the other on a GPU; on a CPU they stay
-        memory["reward models"] = max(sizes) if device.startswith("GPU") else sum(sizes)
-    household = Household.of(recipe, "cuda" if device.startswith("GPU") else "cpu")
+        memory["reward models"] = max(sizes) if kind == "cuda" else sum(sizes)
+    household = Household.of(recipe, kind)
     room = memory["engine KV cache"] // kv_bytes_per_token(shape, engine) // length
     per_step = grpo.prompts_per_step * grpo.group_size * length
     passes = grpo.epochs * training_flops(shape, trainable, length, policy.gradient_checkpointing)

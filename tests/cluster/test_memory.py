@@ -22,3 +22,41 @@ def test_each_peak_begins_where_the_last_was_taken():
     assert 0.24 < with_block - idle < 0.3
     assert abs(after - idle) < 0.02
     assert largest == with_block
+
+
+FAULTS = """
+import resource, sys
+import torch
+from align.cluster.memory import PeakMemory, keep_freed
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "keep":
+    keep_freed()
+for turn in range(13):
+    if turn == 3:
+        before = faults()
+    torch.ones(16 << 20)
+print(faults() - before)
+memory = PeakMemory("cpu")
+kept = memory.take_gib()
+memory.trim()
+memory.take_gib()
+print(kept - memory.take_gib())
+"""
+"""Pages that came while 64 MiB were taken and freed ten times, and GiB that trimming gave back."""
+
+
+def _taken_and_freed(how: str) -> tuple[int, float]:
+    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+    pages, given_back = done.stdout.split()
+    return int(pages), float(given_back)
+
+
+def test_memory_that_is_kept_costs_no_pages_and_can_be_given_back():
+    pages, given_back = _taken_and_freed("plainly")
+    assert pages > 10 * 0.9 * (64 << 20) / 4096  # else there would be nothing to gain
+    kept, kept_given_back = _taken_and_freed("keep")
+    assert kept < 0.05 * pages
+    assert kept_given_back > given_back + 0.05

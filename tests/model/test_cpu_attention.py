@@ -32,8 +32,10 @@ def reference(query, key, value, scale, mask):
     return output.transpose(1, 2)
 
 
+@pytest.mark.parametrize("kept", [0, cpu_attention.KEPT])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
-def test_equals_the_plain_formula(dtype, bound):
+def test_equals_the_plain_formula(dtype, bound, kept, monkeypatch):
+    monkeypatch.setattr(cpu_attention, "KEPT", kept)
     mask = torch.cat([torch.ones(5, 4, dtype=torch.bool), torch.ones(5, 5, dtype=torch.bool).tril()], 1)
     found, wanted = tensors(dtype), tensors(dtype)
     outputs = [

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import align.model.logprobs as module
-from align.model.logprobs import completion_logprobs
+from align.model.logprobs import completion_logprobs, token_logprobs
 from align.model.shared_prefix import use_shared_prefix
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12]]
@@ -115,3 +115,27 @@ def test_a_large_vocabulary_never_has_its_logits_in_memory():
     whole = 2000 * 102_400 * 2 / 2**20
     assert plain > 0.95 * whole  # the measure sees such a tensor
     assert ours < 0.6 * whole  # a chunk is 128 MiB
+
+
+def test_the_kept_product_serves_one_backward_pass_and_a_second_computes_it_again():
+    made = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, generator=made, requires_grad=True) for n in (5, 11))
+    logprobs, _, _ = token_logprobs(hidden, weight, torch.tensor([1, 4, 0, 10, 3]))
+    first, second = (
+        torch.autograd.grad(logprobs.sum(), (hidden, weight), retain_graph=True) for _ in range(2)
+    )
+    for one, other in zip(first, second, strict=True):
+        assert one.abs().max() > 0.01
+        torch.testing.assert_close(one, other)
+
+
+def test_chunks_change_no_gradient(monkeypatch):
+    made = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, generator=made, requires_grad=True) for n in (5, 11))
+    found = []
+    for rows in (5, 2):
+        monkeypatch.setattr(module, "CHUNK_ELEMENTS", 11 * rows)
+        logprobs = token_logprobs(hidden, weight, torch.tensor([1, 4, 0, 10, 3])).logprobs_N
+        found.append(torch.autograd.grad(logprobs.square().sum(), (hidden, weight)))
+    for whole, pieces in zip(*found, strict=True):
+        torch.testing.assert_close(whole, pieces)
