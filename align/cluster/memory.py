@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from align.cluster.remote import wait
@@ -21,11 +22,12 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed() -> None:
-    """Let this process keep the memory that it frees, for itself; :meth:`PeakMemory.trim` gives it back.
+    """Let this process keep the memory that it frees, for itself.
 
     Every pass of a training step takes and frees the same large tensors. glibc returns those of 32 MiB and
-    more to the system at once, and each page that comes back has to be found and cleared again: a quarter
-    of SmolLM2's update. The peak stays what it was. Other C libraries are left as they are.
+    more to the system at once, and each page that comes back has to be found and cleared again: up to a
+    fifth of SmolLM2's update. The peak stays what it was, and :meth:`PeakMemory.trim_where_short` gives
+    back what others need. Other C libraries are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -56,9 +58,9 @@ class PeakMemory:
         self._largest = max(self._largest, peak)
         return peak
 
-    def trim(self) -> None:
-        """On a CPU: give the system what was freed here and kept for reuse (an update leaves some GiB)."""
-        if self.device == "cpu":
+    def trim_where_short(self) -> None:
+        """On a CPU that has less memory left than this process holds: give back what was freed and kept."""
+        if self.device == "cpu" and psutil.virtual_memory().available < psutil.Process().memory_info().rss:
             ctypes.CDLL(None).malloc_trim(0)
 
     def largest_gib(self) -> float:

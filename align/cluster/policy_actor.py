@@ -72,7 +72,7 @@ class PolicyActor:
         """Make the current weights readable for the engine: all of them, or what changed since last time."""
         assert self.sender is not None
         if self.scheduled:
-            self.memory.trim()
+            self.memory.trim_where_short()
         adapted = adapted_tensors(self.policy.model)
         whole = whole or not adapted
         pairs = self.policy.weights(changed_only=not whole)

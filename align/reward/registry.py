@@ -25,10 +25,13 @@ from typing import Any
 import align
 from align.errors import RewardError
 from align.reward.contract import Mark
+from align.reward.deadline import deadline
 from align.reward.style import Style, check_arguments, is_async, style_of
 
 GROUP = "align.rewards"
 SHIPPED = Path(align.__file__).resolve().parents[1] / "rewards"
+IMPORT_SECONDS = 60.0
+"""A file that takes longer to import is taken for one that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,8 @@ def _from_entry_point(
         raise RewardError(f"no reward function named {name!r}", file=file, key=key, remedy=remedy)
     point = points[name]
     try:
-        loaded = point.load()
+        with deadline(IMPORT_SECONDS):
+            loaded = point.load()
     except Exception as error:
         raise RewardError(
             f"the entry point cannot be imported: {_last_line(error)}",
@@ -182,7 +186,8 @@ def _load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look their module up here
     try:
-        spec.loader.exec_module(module)
+        with deadline(IMPORT_SECONDS):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script that ends itself is no reason to end silently
         del sys.modules[name]
         raise RewardError(

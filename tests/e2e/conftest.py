@@ -58,9 +58,11 @@ TWO_STAGE = stages(
 def work(tmp_path_factory) -> Path:
     """Recipes, data and rewards of the checkout, and room for runs."""
     folder = tmp_path_factory.mktemp("work")
-    for name in ("recipes", "data", "rewards", "models"):
-        if (ROOT / name).exists():
-            (folder / name).symlink_to(ROOT / name)
+    for name in ("recipes", "data", "rewards"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "models").mkdir()
+    for model in (ROOT / "models").glob("smollm2*"):  # what a user exported there stays out of the way
+        (folder / "models" / model.name).symlink_to(model)
     (folder / "vowels.py").write_text(VOWELS)
     return folder
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from align.errors import RewardError
+from align.reward import registry
 from align.reward.contract import Sample
 from align.reward.registry import SHIPPED, discover, resolve
 
@@ -203,3 +204,13 @@ def test_discover_lists_what_can_be_resolved_and_what_cannot(
     for spec, found in listed.items():
         if not isinstance(found, RewardError) and spec != "format":
             assert resolve(spec).reference == found.reference
+
+
+@pytest.mark.parametrize("hangs", ["while True: pass", "import time; time.sleep(1000)"])
+def test_a_file_that_hangs_while_it_is_imported_is_given_up(write: Write, monkeypatch, hangs: str) -> None:
+    monkeypatch.setattr(registry, "IMPORT_SECONDS", 0.2)
+    path = write("stuck.py", f"from align.reward import reward\n{hangs}\n")
+    with pytest.raises(
+        RewardError, match=r"cannot be imported: TimeoutError: not done after 0.2 s \(line 2\)"
+    ):
+        resolve(path)
