@@ -63,10 +63,18 @@ class Side:
         def change(actor):
             import torch
 
+            trained = {
+                name: parameter
+                for name, parameter in actor.policy.model.named_parameters()
+                if parameter.requires_grad and "norm" not in name
+            }
+            if not hasattr(actor, "first"):  # moves start there, or rounding would grow with every push
+                actor.first = {name: parameter.detach().clone() for name, parameter in trained.items()}
+                actor.moves = torch.Generator().manual_seed(0)
             with torch.no_grad():
-                for name, parameter in actor.policy.model.named_parameters():
-                    if parameter.requires_grad and "norm" not in name:
-                        parameter.add_(torch.randn_like(parameter), alpha=step)
+                for name, parameter in trained.items():
+                    noise = torch.randn(parameter.shape, generator=actor.moves)
+                    parameter.copy_(actor.first[name] + step * noise)
 
         inside(self.policy, change)
 
