@@ -200,13 +200,16 @@ class _TooLongError(BaseException):  # passes the ``except Exception`` in the li
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Ends what takes more than ``_SECONDS`` of processor time. Main thread only, as signals are."""
+    """Ends what takes more than ``_SECONDS`` of processor time. Main thread only, as signals are.
+
+    The alarm repeats: Python swallows what is raised inside a finaliser or a callback of its collector.
+    """
 
     def stop(*_: object) -> None:
         raise _TooLongError
 
     before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS, 0.1)
     try:
         yield
     finally:

@@ -15,7 +15,8 @@ def deadline(seconds: float) -> Iterator[None]:
     """Raise TimeoutError in the middle of the code inside once ``seconds`` have gone by.
 
     By an alarm signal, so in the main thread only; in others there is no limit. A timer that was running
-    goes on afterwards with what is left of it.
+    goes on afterwards with what is left of it. The alarm repeats every second, since Python swallows what is
+    raised inside a finaliser.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -26,7 +27,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
     start = time.monotonic()
     handler = signal.signal(signal.SIGALRM, stop)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -57,3 +58,15 @@ def test_other_threads_have_no_limit():
     thread.start()
     thread.join()
     assert done
+
+
+def test_an_alarm_that_is_swallowed_comes_again():
+    def swallow_one() -> None:
+        with contextlib.suppress(TimeoutError):
+            time.sleep(30)
+        time.sleep(30)
+
+    start = time.monotonic()
+    with pytest.raises(TimeoutError), deadline(0.1):
+        swallow_one()
+    assert time.monotonic() - start < 10
