@@ -181,7 +181,7 @@ def _blocks(
     Args:
         hidden_NH: as for :func:`token_logprobs`.
         weight_VH: as for :func:`token_logprobs`.
-        product: all logits, where they are known.
+        product: all logits, where they are known; they were one chunk.
 
     Yields:
         (part, logits, rows): the logits of a block of ``rows``, in the model's type, a view of its
@@ -190,16 +190,13 @@ def _blocks(
     count, vocabulary = hidden_NH.shape[0], weight_VH.shape[0]
     size = max(1, CHUNK_ELEMENTS // vocabulary)
     block = min(size, max(1, BLOCK_ELEMENTS // vocabulary))
-    if product is not None:
-        size = count
-    else:  # one: fresh pages cost as much as the product
+    if product is None:  # one buffer: fresh pages cost as much as the product
         buffer = hidden_NH.new_empty(min(size, count), vocabulary)
     for first in range(0, count, size):
         chunk = slice(first, min(first + size, count))
-        if product is None:
+        logits = product
+        if logits is None:
             logits = torch.mm(hidden_NH[chunk], weight_VH.T, out=buffer[: chunk.stop - first])
-        else:
-            logits = product
         for start in range(first, chunk.stop, block):
             stop = min(start + block, chunk.stop)
             done = (chunk, logits) if stop == chunk.stop else None
