@@ -109,6 +109,7 @@ class Engine:
         self._filled = True
         self._asleep: set[Part] = set()
         self._sleeper: Sleeper = CpuSleeper(self.llm) if device == "cpu" else GpuSleeper(self.llm)
+        self._sleeper.forget_cache()
 
     def sample(
         self, prompts: Sequence[Prompt], group_size: int, step: int, carried: Sequence[Group] = ()
@@ -197,6 +198,8 @@ class Engine:
                 "the engine got new weights while requests were running, and keeps prefixes of the old ones",
                 remedy="push weights when nothing is sampled",
             )
+        if "kv_cache" not in self._asleep:
+            self._sleeper.forget_cache()
         self.version, self._filled = version, True
 
     def sleep(self, part: Part) -> None:

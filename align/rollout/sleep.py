@@ -26,6 +26,7 @@ class Sleeper(Protocol):
 
     def sleep(self, part: Part) -> None: ...
     def wake(self, part: Part) -> None: ...
+    def forget_cache(self) -> None: ...
 
 
 class CpuSleeper:
@@ -39,6 +40,11 @@ class CpuSleeper:
 
     def wake(self, part: Part) -> None:
         """Nothing to do."""
+
+    def forget_cache(self) -> None:
+        """No KV block counts any more, so none needs pages: of a cache made for the worst case only what a
+        step fills is resident. vLLM writes zeros into all of it at the start, and uses its blocks in turn."""
+        self.llm.collective_rpc("free_kv_cache")
 
 
 class GpuSleeper:
@@ -56,6 +62,9 @@ class GpuSleeper:
 
     def wake(self, part: Part) -> None:
         self.llm.wake_up(["kv_cache" if part == "kv_cache" else "weights"])
+
+    def forget_cache(self) -> None:
+        """Nothing: its memory is reserved."""
 
 
 def free_kv_cache(model_runner: Any) -> None:

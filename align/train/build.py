@@ -167,12 +167,15 @@ class Job:
     rewards: RewardPool
     sync: WeightSync
     residency: Residency
+    peak_gib: Callable[[], float]
     reporter: Reporter
     file: Path
 
     def after_step(self, stats: StepStats) -> None:
         """Complete a step's metrics and report it."""
         stats.metrics |= self.residency.metrics() | {"memory/engine_gib": self.rollout.memory_gib()}
+        if self.recipe.grpo.schedule == "async":  # its stages overlap, and nothing is sampled now
+            stats.metrics["memory/step_gib"] = self.peak_gib()
         self.reporter.step(stats)
 
     def evaluate(self, step: int) -> None:
@@ -227,7 +230,7 @@ def start_job(
     if note := sandbox_note(term.function for term in rewards.terms):
         reporter.message(note)
     reporter.message("starting the policy and the rollout engine")
-    policy, rollout, residency = _engines(recipe, prepared, placement, list(scorers.values()))
+    policy, rollout, residency, peak_gib = _engines(recipe, prepared, placement, list(scorers.values()))
     reporter.message(residency.describe())
     sampler = PromptSampler(prepared.prompts, recipe.data, seed=recipe.seed)
     sync = WeightSync(policy.actor, rollout.actor, recipe, prepared.probe, residency.want)
@@ -237,15 +240,27 @@ def start_job(
     )
     parts = Parts(sampler, policy, rollout, rewards, sync, residency, prepared.decode, marks.note, carried)
     return Job(
-        recipe, prepared, parts, sampler, marks, policy, rollout, rewards, sync, residency, reporter, file
+        recipe=recipe,
+        prepared=prepared,
+        parts=parts,
+        sampler=sampler,
+        marks=marks,
+        policy=policy,
+        rollout=rollout,
+        rewards=rewards,
+        sync=sync,
+        residency=residency,
+        peak_gib=peak_gib,
+        reporter=reporter,
+        file=file,
     )
 
 
 def _engines(
     recipe: GrpoRecipe, prepared: Prepared, placement: Placement, scorers: Sequence[ScorerClient]
-) -> tuple[PolicyClient, RolloutClient, Residency]:
+) -> tuple[PolicyClient, RolloutClient, Residency, Callable[[], float]]:
     """Policy and rollout engine, started one after the other: both need all cores, and on a GPU the
-    engine sizes itself by what is free."""
+    engine sizes itself by what is free. Last, what asks all actors for their peak memory, GiB."""
     household = Household.of(recipe, placement.device)
     trained: tuple[Part, ...] = ("policy", "optimizer", "reference")
     policy = PolicyClient.start(placement, recipe, prepared.chat_template)
@@ -254,15 +269,16 @@ def _engines(
         policy.sleep(part)
     rollout = RolloutClient.start(placement, recipe, prepared.model)
     actors = [policy.actor, rollout.actor, *(scorer.actor for scorer in scorers)]
+    peak_gib = partial(take_together, actors, placement.device)
     movers: dict[Part, Mover] = {"engine": rollout, "kv_cache": rollout}
     residency = Residency(
         household,
         movers | dict.fromkeys(trained, policy),
         household.present - away,
         # Asking an engine that samples would wait for it, and under `async` it samples all the time.
-        partial(take_together, actors, placement.device) if recipe.grpo.schedule == "sync" else None,
+        peak_gib if recipe.grpo.schedule == "sync" else None,
     )
-    return policy, rollout, residency
+    return policy, rollout, residency, peak_gib
 
 
 def _one_of_each_part(prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -40,4 +40,5 @@ def test_a_run_one_step_ahead(work: Path, run, quickstart: Path, small):
         assert len(table) == 16
     assert all(record["sync/probe_mean"] < 0.02 for record in steps)
     assert ["time/ahead_rollout" in record for record in steps] == [True, True, False]
+    assert all(0.5 < record["memory/step_gib"] < 20 for record in steps)
     assert (home / "final" / "config.json").is_file()

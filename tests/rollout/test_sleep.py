@@ -54,9 +54,21 @@ class Pair:
     def answers(self) -> list[list[int]]:
         return [each.token_ids for each in self.rollout.answer(self.prompts, 24, 0.0)]
 
+    def fill_cache(self) -> None:
+        """As if every block had been used."""
+        wait(self.rollout.actor.__ray_call__.remote(fill_cache), "engine")
+
     def resident_gib(self) -> float:
         wait(self.rollout.actor.take_peak_gib.remote(), "engine")
         return wait(self.rollout.actor.take_peak_gib.remote(), "engine")
+
+
+def fill_cache(actor) -> None:
+    def fill(worker) -> None:
+        for each in worker.model_runner.kv_caches:
+            each.fill_(1.0)
+
+    actor.engine.llm.collective_rpc(fill)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +95,9 @@ def test_memory_comes_back_and_answers_stay_the_same(pair):
     weights = pair.push() / 2**30
     assert weights > 0.05  # else the resident size could not show it
     before, asleep = pair.answers(), []
-    for cache in (CACHE_GIB, 0.0, 0.0):  # filled with zeros at the start; later only used blocks exist
+    for cache in (CACHE_GIB, 0.0, 0.0):  # used whole, then only the blocks of a few answers
+        if cache:
+            pair.fill_cache()
         awake = pair.resident_gib()
         pair.rollout.sleep("kv_cache")
         no_cache = pair.resident_gib()
@@ -98,6 +112,15 @@ def test_memory_comes_back_and_answers_stay_the_same(pair):
         # Awake, the allocator's own reserves come and go; a second copy of the weights would show.
         assert pair.resident_gib() < awake - 0.9 * cache + weights
     assert max(asleep) - min(asleep) < 0.2 * weights  # nothing is left behind, turn after turn
+
+
+def test_a_cache_has_no_pages_until_it_is_used_and_none_after_a_push(pair):
+    before, fresh = pair.answers(), pair.resident_gib()
+    pair.fill_cache()
+    assert pair.resident_gib() > fresh + 0.9 * CACHE_GIB
+    pair.push()
+    assert pair.resident_gib() < fresh + 0.1 * CACHE_GIB
+    assert pair.answers() == before
 
 
 def test_the_cache_alone_sleeps_without_a_push(pair):

@@ -9,6 +9,7 @@ import pytest
 
 from align.errors import EngineError
 from align.rollout.engine import Engine
+from align.rollout.sleep import CpuSleeper
 
 
 def engine(*, busy: bool) -> Engine:
@@ -16,6 +17,7 @@ def engine(*, busy: bool) -> Engine:
     made: Any = Engine.__new__(Engine)
     made.llm = SimpleNamespace(collective_rpc=lambda *_, **__: None, reset_prefix_cache=lambda: not busy)
     made.version, made._filled, made._asleep = 3, True, set()
+    made._sleeper = CpuSleeper(made.llm)
     return made
 
 
