@@ -3,9 +3,7 @@
     python benchmarks/residency.py [--recipe FILE] [--rounds 5] [key.path=value …]
 
 Runs real GRPO steps of the recipe under Ray, in turn with `cluster.residency` scheduled and resident,
-on the same trainer and engine, so that both see the same machine. Before a resident step every page of
-the KV cache is touched, and before a scheduled one the cache sleeps once, as it does in a run of either
-kind; neither is timed. Prints medians.
+on the same trainer and engine, so that both see the same machine. Prints medians.
 """
 
 from __future__ import annotations
@@ -51,11 +49,8 @@ class TimedPolicy(Working, PolicyBase):
 
 
 @ray.remote
-class TouchingRollout(Working, RolloutBase):
-    def touch(self) -> None:
-        """Make every page of the KV cache resident."""
-        for cache in self.engine.llm.collective_rpc(lambda worker: worker.model_runner.kv_caches)[0]:
-            cache.zero_()
+class TimedRollout(Working, RolloutBase):
+    pass
 
 
 def main() -> None:
@@ -63,7 +58,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/smollm2_gsm8k/grpo.yaml")
     parser.add_argument("--rounds", type=int, default=5)
     args, overrides = parser.parse_known_args()
-    policy_actor.PolicyActor, rollout_actor.RolloutActor = TimedPolicy, TouchingRollout
+    policy_actor.PolicyActor, rollout_actor.RolloutActor = TimedPolicy, TimedRollout
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"grpo.steps={2 * args.rounds + 2}", "report.console=false", f"run_dir={folder}/run"]
         recipe = load_recipe(args.recipe, [*settings, *overrides], kind=GrpoRecipe)
@@ -84,11 +79,6 @@ def measure(recipe: GrpoRecipe, file: Path) -> dict[str, list[dict[str, float]]]
         job.parts.sync.push()
         for step in range(recipe.grpo.steps):
             choice = CHOICES[step % 2]
-            if choice == "scheduled":
-                job.rollout.sleep("kv_cache")
-                job.rollout.wake("kv_cache")
-            else:
-                ray.get(job.rollout.actor.touch.remote())
             job.sync.want = stages[choice].want
             ray.get(job.policy.actor.choose.remote(choice))
             took: dict[str, float] = {}

@@ -149,8 +149,15 @@ def _loop(recipe: GrpoRecipe, job: Job, store: CheckpointStore, start: int, stac
 
 def _steps(recipe: GrpoRecipe, job: Job, start: int) -> Iterator[int]:
     if recipe.grpo.schedule == "async":
-        return grpo_async(recipe, job.parts, start, job.after_step, StageClock())
+        return _ahead(recipe, job, start)
     return grpo(recipe, job.parts, start, job.after_step)
+
+
+def _ahead(recipe: GrpoRecipe, job: Job, start: int) -> Iterator[int]:
+    job.peak_gib()  # of starting: no step's
+    for step in grpo_async(recipe, job.parts, start, job.after_step, StageClock()):
+        yield step
+        job.peak_gib()  # of an evaluation or a checkpoint
 
 
 @dataclass(frozen=True, slots=True)

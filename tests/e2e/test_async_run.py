@@ -40,5 +40,7 @@ def test_a_run_one_step_ahead(work: Path, run, quickstart: Path, small):
         assert len(table) == 16
     assert all(record["sync/probe_mean"] < 0.02 for record in steps)
     assert ["time/ahead_rollout" in record for record in steps] == [True, True, False]
-    assert all(0.5 < record["memory/step_gib"] < 20 for record in steps)
+    peaks = [record["memory/step_gib"] for record in steps]
+    assert min(peaks) > 0.5
+    assert max(peaks) - min(peaks) < 0.4  # starting fills a KV cache of 1 GiB, and is not in the first
     assert (home / "final" / "config.json").is_file()
