@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
+from typing import NamedTuple
+
+CALLS = 128
+"""What one more rectangle of attention costs, in places of a rectangle: forward and backward on two cores."""
 
 
 def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -67,25 +71,59 @@ def packed_batches(
     return [rows for _, rows in bins]
 
 
+def rectangles(lengths: Sequence[int]) -> list[range]:
+    """Neighbouring rows cut into rectangles, each as wide as its longest row, so that least is computed.
+
+    Few wide ones compute padding, many narrow ones take calls; :data:`CALLS` weighs one against the other.
+
+    Args:
+        lengths: tokens of each row.
+    """
+    cheapest, begins = [0], [0]
+    for stop in range(1, len(lengths) + 1):
+        width, found = 0, []
+        for start in range(stop - 1, -1, -1):
+            width = max(width, lengths[start])
+            found.append((cheapest[start] + (stop - start) * width + CALLS, start))
+        cost, begin = min(found)
+        cheapest.append(cost)
+        begins.append(begin)
+    cuts = [len(lengths)]
+    while cuts[-1]:
+        cuts.append(begins[cuts[-1]])
+    return [range(begin, end) for end, begin in pairwise(cuts)][::-1]
+
+
+class PackedSize(NamedTuple):
+    """What one pass over packed micro-batches computes."""
+
+    fed: int
+    """Tokens through the layers: each prompt once for neighbouring rows that share it, and of a completion
+    all tokens but the last."""
+    padding: float
+    """Share of padding in the rectangles of the completions' attention, the only padding there is; 0 where
+    no completion is fed."""
+    prompt_passes: float
+    """How often the prompt of a group is computed, on average: 1 where no group is cut."""
+
+
 def packed_size(
     prompt_tokens: Sequence[Sequence[int]], lengths: Sequence[int], batches: Sequence[Sequence[int]]
-) -> tuple[int, float]:
-    """What one pass over packed micro-batches computes: (tokens fed, share of padding in the attention).
-
-    Prompts are fed once for neighbouring rows that share them, and of a completion all tokens but the
-    last. Attention alone is padded: the G completions behind a prompt are G rows of the longest. The
-    share is that of the padding in these rows, over all micro-batches; 0 where no completion is fed.
+) -> PackedSize:
+    """What one pass over packed micro-batches computes.
 
     Args:
         prompt_tokens: prompt of each row.
         lengths: T of each row.
         batches: rows of each micro-batch, as :func:`packed_batches` gives them.
     """
-    fed = own = places = 0
+    fed = own = places = copies = 0
+    prompts = {tuple(prompt) for prompt in prompt_tokens}
     for batch in batches:
         for prompt, rows in groupby(batch, key=lambda row: list(prompt_tokens[row])):
             sizes = [lengths[row] - 1 for row in rows]
             fed += len(prompt) + sum(sizes)
+            copies += 1
             own += sum(sizes)
-            places += len(sizes) * max(sizes)
-    return fed, 1 - own / places if places else 0.0
+            places += sum(len(run) * max(sizes[row] for row in run) for run in rectangles(sizes))
+    return PackedSize(fed, 1 - own / places if places else 0.0, copies / max(1, len(prompts)))

@@ -1,4 +1,5 @@
-"""Log-probabilities of completion tokens, without ever holding ``[tokens, vocabulary]``."""
+"""Log-probabilities of completion tokens. Of ``[tokens, vocabulary]`` at most 128 MiB are ever held,
+whatever the number of tokens: a chunk of the logits at a time, forward and backward."""
 
 from __future__ import annotations
 

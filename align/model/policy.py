@@ -120,15 +120,16 @@ class PolicyModel:
         norm = self.optimizer.step(lr)
         self.updates += 1
         lengths = [len(completion) for completion in batch.completion_tokens]
-        fed, padding = packed_size(batch.prompt_tokens, lengths, micro_batches)
+        size = packed_size(batch.prompt_tokens, lengths, micro_batches)
         return (
             mean_metrics(sums)
             | self.routing.metrics()
             | {
                 "train/grad_norm": norm,
                 "train/lr": lr,
-                "train/fed_tokens": float(fed),
-                "train/padding_share": padding,
+                "train/fed_tokens": float(size.fed),
+                "train/padding_share": size.padding,
+                "train/prompt_passes": size.prompt_passes,
             }
         )
 

@@ -23,11 +23,27 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from align.errors import ModelError
 from align.model import cpu_attention
+from align.model.batching import rectangles
 from align.model.output_head import beyond_product
 
 NAME = "shared_prefix"
 _CHANGING = ("softcap", "s_aux", "position_bias", "indices", "block_indices")
 """Arguments of transformers' attention interface that change what is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """b neighbouring completions of similar length, the longest of t tokens, as a rectangle.
+
+    The last token of a completion is not fed.
+    """
+
+    pick_bt: Tensor
+    """int64 [b, t]: the row's token at each place; padding repeats a token, and its output is dropped."""
+    real_N: Tensor
+    """int64: the places of ``pick_bt``, flattened, that are not padding."""
+    mask_tK: Tensor
+    """bool [t, P + t]: what a completion's token sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +54,8 @@ class Segment:
     """First token of the prompt."""
     prompt: int
     """P, its tokens."""
-    lengths: tuple[int, ...]
-    """Tokens fed of each of the G completions; the last token of a completion is not fed."""
-    pick_N: Tensor
-    """int64 [G·T]: the row's token at each place of the padded completions (T the longest)."""
-    real_N: Tensor
-    """int64 [Σ lengths]: the places of ``pick_N`` that are not padding."""
-    mask_TK: Tensor
-    """bool [T, P + T]: what a completion's token sees."""
+    blocks: tuple[Block, ...]
+    """Its completions, in their order."""
 
 
 class Segments:
@@ -110,23 +120,23 @@ def pack(
 
 
 def _segment(start: int, prompt: int, spans: Sequence[tuple[int, int]], device: Any) -> Segment:
-    longest = max(length for _, length in spans)
-    pick = [
-        begin + step if step < length else start
-        for begin, length in spans
-        for step in range(longest)  # padding repeats a token that exists; its output is dropped
-    ]
-    real = [place * longest + step for place, (_, length) in enumerate(spans) for step in range(length)]
-    own = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-    sees_prompt = torch.ones(longest, prompt, dtype=torch.bool, device=device)
-    return Segment(
-        start=start,
-        prompt=prompt,
-        lengths=tuple(length for _, length in spans),
-        pick_N=torch.tensor(pick, dtype=torch.int64, device=device),
-        real_N=torch.tensor(real, dtype=torch.int64, device=device),
-        mask_TK=torch.cat([sees_prompt, own], 1),
-    )
+    blocks = []
+    for rows in rectangles([length for _, length in spans]):
+        width = max(spans[row][1] for row in rows)
+        if not width:
+            continue
+        pick = [[spans[row][0] + min(step, spans[row][1] - 1) for step in range(width)] for row in rows]
+        real = [place * width + step for place, row in enumerate(rows) for step in range(spans[row][1])]
+        own = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        sees_prompt = torch.ones(width, prompt, dtype=torch.bool, device=device)
+        blocks.append(
+            Block(
+                pick_bt=torch.tensor(pick, dtype=torch.int64, device=device),
+                real_N=torch.tensor(real, dtype=torch.int64, device=device),
+                mask_tK=torch.cat([sees_prompt, own], 1),
+            )
+        )
+    return Segment(start=start, prompt=prompt, blocks=tuple(blocks))
 
 
 def use_shared_prefix(model: Any) -> None:
@@ -205,18 +215,17 @@ def _attention(
         shared = slice(segment.start, segment.start + segment.prompt)
         seen = cpu_attention.attend(query[None, shared], key[None, shared], value[None, shared], scaling)
         parts.append(seen[0])
-        if not len(segment.real_N):
-            continue
-        group = (len(segment.lengths), -1)
-        own_query, own_key, own_value = (
-            each.index_select(0, segment.pick_N).unflatten(0, group) for each in (query, key, value)
-        )
-        keys, values = (
-            torch.cat([each[None, shared].expand(len(segment.lengths), -1, -1, -1), own], 1)
-            for each, own in ((key, own_key), (value, own_value))
-        )
-        output = cpu_attention.attend(own_query, keys, values, scaling, segment.mask_TK)
-        parts.append(output.flatten(0, 1).index_select(0, segment.real_N))
+        for block in segment.blocks:
+            own_query, own_key, own_value = (
+                each.index_select(0, block.pick_bt.flatten()).unflatten(0, block.pick_bt.shape)
+                for each in (query, key, value)
+            )
+            keys, values = (
+                torch.cat([each[None, shared].expand(len(block.pick_bt), -1, -1, -1), own], 1)
+                for each, own in ((key, own_key), (value, own_value))
+            )
+            output = cpu_attention.attend(own_query, keys, values, scaling, block.mask_tK)
+            parts.append(output.flatten(0, 1).index_select(0, block.real_N))
     return torch.cat(parts)[None], None
 
 

@@ -1,8 +1,11 @@
+from itertools import combinations, pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.model.batching import micro_batches, packed_batches, packed_size
+from align.model import batching
+from align.model.batching import micro_batches, packed_batches, packed_size, rectangles
 
 
 @given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))
@@ -42,11 +45,44 @@ def test_two_groups_fill_one_batch_and_a_large_one_is_split():
 def test_the_size_of_packed_rows_by_hand():
     # Prompts of 3 tokens behind which 4 + 2 are fed (2 rows of 4), and of 2 tokens behind which 0 + 1.
     prompts, lengths = [[1, 2, 3]] * 2 + [[4, 5]] * 2, [5, 3, 1, 2]
-    fed, padding = packed_size(prompts, lengths, [[0, 1, 2, 3]])
+    fed, padding, passes = packed_size(prompts, lengths, [[0, 1, 2, 3]])
     assert fed == (3 + 4 + 2) + (2 + 0 + 1)
     assert padding == 1 - (6 + 1) / (8 + 2)
+    assert passes == 1
     # In two pieces the first prompt is fed twice, and only the second group is padded.
-    fed, padding = packed_size(prompts, lengths, [[0], [1, 2, 3]])
+    fed, padding, passes = packed_size(prompts, lengths, [[0], [1, 2, 3]])
     assert fed == (3 + 4) + (3 + 2) + (2 + 1)
     assert padding == pytest.approx(1 - 7 / (4 + 2 + 2))
-    assert packed_size([[1, 2]], [1], [[0]]) == (2, 0.0)
+    assert passes == 3 / 2
+    assert packed_size([[1, 2]], [1], [[0]]) == (2, 0.0, 1)
+
+
+def cost(lengths, cuts):
+    """Places of the rectangles and what their calls cost, in places."""
+    return sum(
+        len(lengths[begin:end]) * max(lengths[begin:end]) + batching.CALLS for begin, end in pairwise(cuts)
+    )
+
+
+@given(st.lists(st.integers(0, 300), max_size=9))
+def test_no_other_cut_into_rectangles_computes_less(lengths):
+    found = rectangles(lengths)
+    assert [row for rows in found for row in rows] == list(range(len(lengths)))
+    inner = range(1, len(lengths))
+    every = [[0, *cuts, len(lengths)] for count in range(len(lengths)) for cuts in combinations(inner, count)]
+    found_cuts = [0, *(rows.stop for rows in found)]
+    assert cost(lengths, found_cuts) == min((cost(lengths, cuts) for cuts in every), default=0)
+
+
+def test_rectangles_by_hand(monkeypatch):
+    # Whole: 4 rows of 200. Cut in the middle: 2 of 200 and 2 of 50 save 300 places for one more call.
+    assert rectangles([200, 190, 50, 40]) == [range(0, 2), range(2, 4)]
+    monkeypatch.setattr(batching, "CALLS", 301)
+    assert rectangles([200, 190, 50, 40]) == [range(0, 4)]
+    assert rectangles([]) == []
+
+
+def test_rectangles_bound_the_padding_that_is_reported():
+    # Behind 3 tokens 200 and 50 are fed: two rectangles, so nothing is padded.
+    fed, padding, _ = packed_size([[1, 2, 3]] * 2, [201, 51], [[0, 1]])
+    assert (fed, padding) == (253, 0.0)

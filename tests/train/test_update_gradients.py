@@ -3,7 +3,6 @@ micro-batches, the loss written out token by token."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import shutil
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from align.algo.reduce import token_weights
 from align.config.recipe import GrpoRecipe
+from align.model import batching
 from align.model.policy import PolicyModel
 from align.types import TrainBatch
 
@@ -40,13 +40,13 @@ GROUPS = {"a": (6, [7, 3, 5, 9]), "b": (4, [1, 8]), "c": (9, [4, 2, 6])}
 BETA, LOW, HIGH, CAP, TEMPERATURE = 0.04, 0.2, 0.28, 1.2, 0.8
 
 
-def policy_of(settings: dict[str, Any], folder: Path) -> PolicyModel:
+def policy_of(settings: dict[str, Any], folder: Path, **how: Any) -> PolicyModel:
     shutil.copytree(POLICY, folder)
     (folder / "config.json").write_text(json.dumps(settings))
     recipe = {
         "kind": "grpo",
         "name": "gradients",
-        "policy": {"path": str(folder), "init": "random", "dtype": "float32"},
+        "policy": {"path": str(folder), "init": "random", "dtype": "float32", **how},
         "data": {"path": "none"},
         "rewards": {"terms": {"none": {"function": "none"}}},
         "rollout": {"temperature": TEMPERATURE},
@@ -114,15 +114,43 @@ def plain_gradients(model: Any, batch: TrainBatch) -> dict[str, Tensor]:
     return {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
 
 
-@pytest.mark.parametrize("family", ["llama", "deepseek_v2"])
+ADAPTERS = {"lora": {"rank": 4, "alpha": 8}}
+
+
+@pytest.mark.parametrize(
+    ("family", "how", "calls"),
+    [
+        ("llama", {}, 128),
+        ("llama", {}, 0),  # completions of different lengths share no rectangle of attention
+        ("llama", {"compile": True}, 0),
+        ("llama", ADAPTERS, 128),
+        ("deepseek_v2", {}, 0),
+        ("deepseek_v2", {"experts": "eager"}, 128),
+        ("deepseek_v2", ADAPTERS, 128),
+    ],
+    ids=["dense", "dense-cut", "dense-compiled", "dense-lora", "moe-cut", "moe-eager", "moe-lora"],
+)
 def test_an_update_has_the_gradients_of_a_plain_loop(
-    family: str, deepseek_v2: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str,
+    how: dict[str, Any],
+    calls: int,
+    deepseek_v2: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(batching, "CALLS", calls)
     settings = LLAMA if family == "llama" else deepseek_v2(vocab_size=VOCABULARY, initializer_range=0.2)
-    policy = policy_of(settings, tmp_path / "policy")
+    policy = policy_of(settings, tmp_path / "policy", **how)
+    plain = policy_of(settings, tmp_path / "plain", **{**how, "compile": False}).model
+    with torch.no_grad():
+        for model in (policy.model, plain):
+            for name, parameter in model.named_parameters():
+                if ".lora_B." in name:  # zeros, which would leave lora_A without gradients
+                    noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+                    parameter.copy_(0.1 * noise)
     batch = batch_of(policy)
     assert len(policy._micro_batches(batch)) >= 2
-    expected = plain_gradients(copy.deepcopy(policy.model), batch)
+    expected = plain_gradients(plain, batch)
 
     seen: dict[str, Tensor] = {}
 
@@ -156,3 +184,4 @@ def test_what_an_update_says_of_its_packing(tmp_path: Path) -> None:
     assert metrics["train/fed_tokens"] == 20 + 18 + 12 + 11
     # Rows of the longest: 2 × 8, 3 × 5, 2 × 4, 2 × 7; in them 14, 9, 6 and 7 tokens.
     assert metrics["train/padding_share"] == pytest.approx(1 - (14 + 9 + 6 + 7) / (16 + 15 + 8 + 14))
+    assert metrics["train/prompt_passes"] == 4 / 3
