@@ -79,7 +79,7 @@ def _batch(
         advantages=[each or 0.0 for each in mean_advantages([advantage for _, _, advantage in members])],
         token_weights=weights,
         token_advantages=per_token or None,
-        routed_experts=routed if len(routed) == len(members) and config.replay == "rollout" else None,
+        routed_experts=routed if len(routed) == len(members) and config.engine_routing else None,
     )
     if config.beta > 0:
         return batch

@@ -117,12 +117,18 @@ class GrpoConfig(Section):
     """Sampling–training correction."""
     dynamic_sampling: DynamicSamplingConfig | None = None
     """Draw further prompts for groups whose advantages are all zero; default: keep such groups."""
-    replay: Literal["off", "rollout", "trainer"] = "off"
-    """MoE policies: the update sends each token to the experts that the rollout engine chose for it, or
-    that the trainer's own pass before the step's first update chose (with one update per step, its own)."""
+    replay: Literal["off", "compare", "rollout", "trainer"] = "off"
+    """MoE policies: the update sends each token to the experts that the rollout engine chose for it
+    (rollout), or that the trainer's own pass before the step's first update chose (trainer; with one update
+    per step, its own). ``compare`` replays nothing and logs how often engine and trainer chose the same."""
     micro_batch_tokens: int | None = Field(None, ge=1)
     """Tokens in one forward pass: memory against speed, never the result; default: 2,048 on a CPU, where
     more are no faster, 8,192 on a GPU."""
+
+    @property
+    def engine_routing(self) -> bool:
+        """Whether completions say which experts the engine sent their tokens to."""
+        return self.replay in ("compare", "rollout")
 
     def pass_tokens(self, device: str) -> int:
         """``micro_batch_tokens``, or what serves ``device`` (``cpu`` or ``cuda``)."""

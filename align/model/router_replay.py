@@ -7,6 +7,7 @@ the given experts, with their gradient.
 
     rollout   the experts that the engine used, in every pass of the policy
     trainer   those of the trainer's own pass before the first update, in the updates after it
+    compare   nothing is replaced, and the experts that the engine used are held against the trainer's
 
 The reference model always routes by itself: what it says must not depend on who sampled.
 """
@@ -27,7 +28,7 @@ from align.model.moe import find_routers, is_moe
 from align.model.packed_experts import Experts, pack_experts, unpack_experts
 from align.types import TrainBatch
 
-Replay = Literal["off", "rollout", "trainer"]
+Replay = Literal["off", "compare", "rollout", "trainer"]
 
 
 def check_replay(config: Any, replay: Replay, *, file: Path | None = None) -> None:
@@ -74,6 +75,7 @@ class RouterReplay:
         """(L, K)."""
         self.experts: int = routers[0].num_experts
         self._given_SLK: Tensor | None = None
+        self._used = True
         self._agreeing_L: list[Tensor] = []
         self._recorded: list[Tensor] | None = None
         for place, router in enumerate(routers):
@@ -85,17 +87,18 @@ class RouterReplay:
         return torch.device(self._routers[0].weight.device)
 
     @contextmanager
-    def replay(self, experts_SLK: Tensor) -> Iterator[list[Tensor]]:
+    def replay(self, experts_SLK: Tensor, *, used: bool = True) -> Iterator[list[Tensor]]:
         """Send each token to the given experts.
 
         Args:
             experts_SLK: int64, in the order in which the model is fed its S tokens.
+            used: False leaves each token where the router sends it, and only counts.
 
         Yields:
             One scalar per MoE layer, there once the forward pass is over: how many tokens the router
             would have sent to the same set of experts.
         """
-        self._given_SLK, self._agreeing_L = experts_SLK, []
+        self._given_SLK, self._used, self._agreeing_L = experts_SLK, used, []
         try:
             yield self._agreeing_L
         finally:
@@ -122,6 +125,8 @@ class RouterReplay:
         if len(self._agreeing_L) == place:  # the second pass of gradient checkpointing is not counted
             same = selected.sort(-1).values == given.sort(-1).values
             self._agreeing_L.append(same.all(-1).sum())
+        if not self._used:
+            return output
         # All experts, not only those of the groups that device-limited routing would allow.
         weights = logits.softmax(-1, dtype=torch.float32).gather(-1, given)
         return logits, weights * router.routed_scaling_factor, given
@@ -153,7 +158,7 @@ class PolicyRouting:
 
     def old_pass(self, part: TrainBatch) -> AbstractContextManager[Any]:
         """Around the pass that gives π_old of a micro-batch."""
-        if self._router is None:
+        if self._router is None or self._replay == "compare":
             return nullcontext()
         if self._replay == "trainer":
             return self._record(self._router, part)
@@ -177,10 +182,10 @@ class PolicyRouting:
         return self._counted(self._router, part, routed)
 
     def metrics(self) -> dict[str, float]:
-        """Of the update passes since last asked; empty when nothing was replayed.
+        """Of the update passes since last asked; empty when nothing was replayed or compared.
 
-        - ``router/agreement_layer_<i>``: share of fed tokens that the policy's own router would have
-          sent to the replayed set of experts, given that the layers before were replayed.
+        - ``router/agreement_layer_<i>``: share of fed tokens that the policy's own router sends to the
+          given set of experts; under replay, where the layers before used the given ones.
         - ``router/agreement``: mean over the layers.
         - ``router/prompt_disagreement``: share of the prompt tokens left out of the packed rows for
           which the engine used other experts than for those kept.
@@ -193,7 +198,7 @@ class PolicyRouting:
             for layer, share in zip(self._router.layers, shares, strict=True)
         }
         metrics["router/agreement"] = sum(shares) / len(shares)
-        if self._replay == "rollout":
+        if self._replay in ("compare", "rollout"):
             metrics["router/prompt_disagreement"] = self._differing / max(1, self._repeated)
         self._tokens = self._repeated = self._differing = 0
         self._agreeing = []
@@ -204,7 +209,7 @@ class PolicyRouting:
         self, router: RouterReplay, part: TrainBatch, routed: Sequence[Experts] | None
     ) -> Iterator[None]:
         experts, differing = self._pack(router, part, routed)
-        with router.replay(experts) as agreeing:
+        with router.replay(experts, used=self._replay != "compare") as agreeing:
             yield
         self._agreeing = [
             new if not self._agreeing else new + self._agreeing[place] for place, new in enumerate(agreeing)

@@ -228,7 +228,7 @@ def test_experts_outside_the_allowed_groups_keep_their_weight(deepseek_v2: Any) 
 )
 def test_what_cannot_be_replayed_is_refused(config: Any, message: str) -> None:
     check_replay(config, "off")
-    for replay in ("rollout", "trainer"):
+    for replay in ("compare", "rollout", "trainer"):
         with pytest.raises(RecipeError, match=message) as error:
             check_replay(config, replay)
         assert error.value.key == "grpo.replay"
@@ -296,9 +296,29 @@ def test_rollout_replay_through_the_policy_in_micro_batches() -> None:
         assert not moved[6:].any()
 
 
-def test_rollout_replay_without_experts_is_refused() -> None:
-    with pytest.raises(EngineError, match="no routed experts"):
-        policy_of("rollout").update(batch_of())
+def test_comparing_counts_and_leaves_every_token_where_it_goes() -> None:
+    policy, plain = policy_of("compare"), policy_of("off")
+    routed = random_experts()
+    batch = batch_of(routed)
+    assert policy.logprobs(batch) == plain.logprobs(batch)
+
+    router = RouterReplay(plain.model)
+    own = own_experts(plain.model, router)
+    given, _ = pack_experts(batch, routed, router.shape, router.experts)
+    same = (own.sort(-1).values == torch.from_numpy(given).sort(-1).values).all(-1).float().mean(0)
+    assert 0 < float(same.mean()) < 1
+
+    metrics, without = policy.update(batch), plain.update(batch)
+    assert [metrics[f"router/agreement_layer_{layer}"] for layer in (1, 2)] == pytest.approx(same.tolist())
+    assert {name: value for name, value in metrics.items() if not name.startswith("router/")} == without
+    for one, other in zip(policy.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_experts_that_the_engine_did_not_report_are_refused() -> None:
+    for replay in ("rollout", "compare"):
+        with pytest.raises(EngineError, match="no routed experts"):
+            policy_of(replay).update(batch_of())
 
 
 def test_trainer_replay_keeps_the_routing_of_the_old_pass() -> None:
