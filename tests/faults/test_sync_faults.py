@@ -138,6 +138,13 @@ def lora(placement, engine):
     ray.kill(side.policy.actor)
 
 
+@pytest.fixture(scope="module")
+def lora_half(placement, half):
+    side = Side(placement, half.rollout, recipe(MOE, dtype="bfloat16", lora={"rank": 8, "alpha": 16}))
+    yield side
+    ray.kill(side.policy.actor)
+
+
 def test_a_push_carries_all_or_what_changed(full, lora):
     assert full.sync.transport == "shared_memory"
     first, second = full.sync.push(), full.push()
@@ -360,13 +367,15 @@ def _scaled(factor: float):
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 2.0], ids=["left out", "half the scale", "twice the scale"])
-def test_wrong_lora(lora, factor):
-    lora.sync._pushed = False
+@pytest.mark.parametrize("which", ["lora", "lora_half"])
+def test_wrong_lora(request, which, factor):
+    side = request.getfixturevalue(which)
+    side.sync._pushed = False  # the engine holds the policy of another side
     with (
-        lora.broken(lora.policy, *_scaled(factor)),
+        side.broken(side.policy, *_scaled(factor)),
         pytest.raises(SyncError, match="trainer and engine disagree"),
     ):
-        lora.sync.push()
+        side.sync.push()
 
 
 @pytest.fixture(scope="module")
