@@ -101,7 +101,6 @@ def recipe(args: argparse.Namespace) -> dict[str, Any]:
         },
         "optim": {"lr": 2e-6},
         "rollout": {"max_new_tokens": args.tokens, "max_num_seqs": 64, "kv_cache_gib": 1, "compile": True},
-        "cluster": {"residency": "resident"},
         "report": {"console": False},
     }
 

@@ -44,8 +44,7 @@ class Working:
 
 @ray.remote
 class TimedPolicy(Working, PolicyBase):
-    def choose(self, residency: str) -> None:
-        self.scheduled = residency == "scheduled"
+    pass
 
 
 @ray.remote
@@ -80,7 +79,6 @@ def measure(recipe: GrpoRecipe, file: Path) -> dict[str, list[dict[str, float]]]
         for step in range(recipe.grpo.steps):
             choice = CHOICES[step % 2]
             job.sync.want = stages[choice].want
-            ray.get(job.policy.actor.choose.remote(choice))
             took: dict[str, float] = {}
             start, worked = time.perf_counter(), work(actors)
             next(

@@ -35,7 +35,6 @@ class PolicyActor:
         if device == "cpu":
             keep_freed()
         self.memory = PeakMemory(device)
-        self.scheduled = recipe.cluster.residency == "scheduled"
         self.policy = PolicyModel(recipe, device=device, chat_template=chat_template)
         self.offload = Offload(self.policy, device)
         self.place = Place(ray.get_runtime_context().get_node_id(), device)
@@ -55,8 +54,8 @@ class PolicyActor:
     def update(self, batch: TrainBatch) -> dict[str, float]:
         return self.policy.update(batch) | {"memory/trainer_gib": self.memory.largest_gib()}
 
-    def connect(self, engine: Place, receivers: int) -> Transport:
-        """Choose and open the way to an engine of so many worker processes."""
+    def connect(self, engine: Place) -> Transport:
+        """Choose and open the way to an engine."""
         transport = choose_transport(self.place, engine)
         self.sender = open_sender(
             transport,
@@ -64,15 +63,13 @@ class PolicyActor:
             self.policy.model.parameters(),
             host=ray.util.get_node_ip_address(),
             device=self.place.device,
-            receivers=receivers,
         )
         return transport
 
     def publish(self, version: int, whole: bool) -> Manifest:
         """Make the current weights readable for the engine: all of them, or what changed since last time."""
         assert self.sender is not None
-        if self.scheduled:
-            self.memory.trim_where_short()
+        self.memory.trim_where_short()
         adapted = adapted_tensors(self.policy.model)
         whole = whole or not adapted
         pairs = self.policy.weights(changed_only=not whole)

@@ -40,8 +40,8 @@ class RolloutActor:
             seed=recipe.seed,
             device=device,
             blank=True,
-            sleeps=recipe.cluster.residency == "scheduled",
-            routed_experts=recipe.grpo.replay == "rollout",
+            sleeps=recipe.scheduled(device),
+            routed_experts=recipe.grpo.engine_routing,
             trust_remote_code=policy.trust_remote_code,
             overrides={"moe_router_dtype": router} if router else None,  # the trainer's gate is in fp32
         )

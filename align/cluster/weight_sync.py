@@ -45,7 +45,7 @@ class WeightSync:
         self.version = 0
         self._pushed = False
         place = wait(rollout.where.remote(), ENGINE)
-        self.transport = wait(policy.connect.remote(place, recipe.rollout.tensor_parallel), TRAINER)
+        self.transport = wait(policy.connect.remote(place), TRAINER)
 
     def push(self) -> SyncReport:
         self.want("sync")

@@ -127,6 +127,12 @@ class GrpoRecipe(RunRecipe):
     report: ReportConfig = ReportConfig()
     """Reporting."""
 
+    def scheduled(self, device: str) -> bool:
+        """Whether what a stage does not use leaves the device (``cpu`` or ``cuda``) during it."""
+        if self.cluster.residency == "auto":
+            return device == "cuda" and self.grpo.schedule == "sync"
+        return self.cluster.residency == "scheduled"
+
     @model_validator(mode="after")
     def _one_trainer(self) -> GrpoRecipe:
         if self.cluster.processes > 1:
@@ -153,7 +159,7 @@ class GrpoRecipe(RunRecipe):
         if self.grpo.schedule == "async" and self.cluster.residency == "scheduled":
             raise ValueError(
                 "grpo.schedule: async has engine and trainer work at the same time, "
-                "so neither may leave the device: set cluster.residency to resident"
+                "so neither may leave the device: set cluster.residency to resident, or leave it out"
             )
         return self
 

@@ -30,10 +30,12 @@ class RolloutConfig(Section):
     """KV-cache space on a CPU machine, GiB."""
     gpu_memory_utilization: float = Field(0.5, gt=0, lt=1)
     """Share of a GPU that the engine may use beside the trainer."""
-    compile: bool = False
-    """Compile the engine's model: a slower start (15 s to a minute) for faster decoding."""
-    tensor_parallel: int = Field(1, ge=1)
-    """GPUs that share one engine."""
+    compile: bool | None = None
+    """Compile the engine's model: starts 15 s to a minute later and decodes faster; default: on a GPU."""
+
+    def compiled(self, device: str) -> bool:
+        """``compile``, or what serves ``device`` (``cpu`` or ``cuda``)."""
+        return device != "cpu" if self.compile is None else self.compile
 
     @model_validator(mode="after")
     def _something_to_cut(self) -> RolloutConfig:

@@ -43,5 +43,6 @@ class ClusterConfig(Section):
     """Training ranks (one per GPU) of ``align sft`` and ``align rm``; ``align grpo`` has one trainer."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of the trainer and of the engine, which take turns; default: all cores."""
-    residency: Literal["scheduled", "resident"] = "scheduled"
-    """In ``align grpo``: each stage has on the device only what it uses, or everything stays there."""
+    residency: Literal["auto", "scheduled", "resident"] = "auto"
+    """In ``align grpo``: each stage has on the device only what it uses (scheduled), or everything stays
+    there (resident). ``auto``: scheduled on a GPU, resident on a CPU and under ``grpo.schedule: async``."""

@@ -126,7 +126,7 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
     if grpo.beta > 0 and not policy.lora:
         memory["reference"] = shape.total * BYTES[policy.dtype]
     engine = rollout.dtype or policy.dtype
-    memory["engine weights"] = -(-shape.total * BYTES[engine] // rollout.tensor_parallel)
+    memory["engine weights"] = shape.total * BYTES[engine]
     if kind == "cuda":
         reserved = int(rollout.gpu_memory_utilization * device_bytes)
         memory["engine KV cache"] = max(0, reserved - memory["engine weights"])
@@ -135,7 +135,7 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
     sizes, unknown = _reward_models(recipe)
     if sizes:  # one after the other on a GPU; on a CPU they stay
         memory["reward models"] = max(sizes) if kind == "cuda" else sum(sizes)
-    household = Household.of(recipe, kind)
+    stages = memory_by_stage(memory, Household.of(recipe, kind))
     room = memory["engine KV cache"] // kv_bytes_per_token(shape, engine) // length
     per_step = grpo.prompts_per_step * grpo.group_size * length
     passes = grpo.epochs * training_flops(shape, trainable, length, policy.gradient_checkpointing)
@@ -156,11 +156,33 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
             f"the KV cache holds {room} sequences of {length} tokens; "
             f"up to {rollout.max_num_seqs} are decoded at once",
             "tokens per step: if every prompt and completion had the maximum length",
+            *_pieces(recipe, pass_tokens),
             *_partial(rollout),
+            *_scheduling(recipe, kind, memory),
             *(f"reward model {name} is not counted: its shape is not known here" for name in unknown),
         ],
-        stages=memory_by_stage(memory, household),
+        stages=stages,
     )
+
+
+def _pieces(recipe: GrpoRecipe, pass_tokens: int) -> Iterator[str]:
+    prompt, longest = recipe.grpo.max_prompt_tokens, recipe.rollout.max_new_tokens
+    group = prompt + recipe.grpo.group_size * longest
+    if group > pass_tokens:
+        at_once = max(1, (pass_tokens - prompt) // longest)
+        yield (
+            f"a group of the longest completions has {group} tokens, one pass of the trainer {pass_tokens} "
+            f"(grpo.micro_batch_tokens): such a group's prompt is computed once per {at_once} completions"
+        )
+
+
+def _scheduling(recipe: GrpoRecipe, kind: str, memory: dict[str, int]) -> Iterator[str]:
+    if recipe.cluster.residency != "auto" or recipe.grpo.schedule == "async" or recipe.scheduled(kind):
+        return
+    moving = recipe.cluster.model_copy(update={"residency": "scheduled"})
+    household = Household.of(recipe.model_copy(update={"cluster": moving}), kind)
+    largest = max(sum(kinds.values()) for kinds in memory_by_stage(memory, household).values())
+    yield f"with cluster.residency=scheduled its largest stage needs {largest / GIB:,.1f} GiB"
 
 
 def _partial(rollout: RolloutConfig) -> Iterator[str]:

@@ -79,8 +79,8 @@ class Household:
             present.add("reference")
         if any(term.model for term in recipe.rewards.terms.values()):
             present.add("scorers")
-        scheduled = recipe.cluster.residency == "scheduled"
-        return cls(frozenset(present), MOVABLE[device] & present if scheduled else frozenset())
+        movable = MOVABLE[device] & present if recipe.scheduled(device) else frozenset()
+        return cls(frozenset(present), movable)
 
     def wanted(self, stage: str, now: Set[Part]) -> frozenset[Part]:
         """What is on the device during ``stage``, when ``now`` is there before it.

@@ -70,7 +70,8 @@ class Engine:
             EngineError: vLLM refuses the model or the settings.
             RecipeError: such an engine cannot report routed experts.
         """
-        routing = capture_arguments(device, compiled=settings.compile) if routed_experts else {}
+        compiled = settings.compiled(device)
+        routing = capture_arguments(device, compiled=compiled) if routed_experts else {}
         _prepare_environment(settings, device)
         from vllm import LLM
 
@@ -84,7 +85,7 @@ class Engine:
                 dtype=dtype,
                 max_model_len=max_model_len,
                 max_num_seqs=settings.max_num_seqs,
-                enforce_eager=not settings.compile,
+                enforce_eager=not compiled,
                 load_format="dummy" if blank else "auto",
                 logprobs_mode="processed_logprobs",
                 seed=seed % 2**31,
@@ -310,7 +311,4 @@ def _device_arguments(settings: RolloutConfig, device: str, max_model_len: int) 
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": max(4096, max_model_len),
         }
-    return {
-        "tensor_parallel_size": settings.tensor_parallel,
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
-    }
+    return {"gpu_memory_utilization": settings.gpu_memory_utilization}

@@ -46,7 +46,7 @@ class Rendezvous:
 class Broadcast(Sender):
     """The sending side: a thread sends while the engine loads."""
 
-    def __init__(self, dtype: torch.dtype, *, host: str, device: str, receivers: int) -> None:
+    def __init__(self, dtype: torch.dtype, *, host: str, device: str, receivers: int = 1) -> None:
         super().__init__(dtype)
         self._store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
         self._meeting = Rendezvous(host, self._store.port, receivers + 1, device)

@@ -29,11 +29,7 @@ class CudaHandles:
 
     def fetch(self, specs: Sequence[TensorSpec], rank: int) -> Iterator[Tensor]:
         if rank > 0:
-            raise SyncError(
-                "CUDA IPC reaches one GPU, the engine has several",
-                key="rollout.tensor_parallel",
-                remedy="set it to 1, or place the engine on a machine of its own",
-            )
+            raise SyncError("CUDA IPC reaches one GPU, the engine has several")
         opened = [rebuild(*arguments) for rebuild, arguments in self.storages]
         for spec, (storage, offset) in zip(specs, self.places, strict=True):
             yield spec.view(opened[storage][offset : offset + spec.nbytes])

@@ -101,7 +101,6 @@ def open_sender(
     *,
     host: str,
     device: str,
-    receivers: int,
 ) -> Sender:
     """The trainer's end of a transport.
 
@@ -111,7 +110,6 @@ def open_sender(
         parameters: the policy's.
         host: address of this machine.
         device: ``cpu`` or ``cuda``.
-        receivers: worker processes of the engine.
     """
     from align.sync.arena import Arena
     from align.sync.broadcast import Broadcast
@@ -124,4 +122,4 @@ def open_sender(
         return arena
     if transport == "cuda_ipc":
         return CudaIpc(dtype)
-    return Broadcast(dtype, host=host, device=device, receivers=receivers)
+    return Broadcast(dtype, host=host, device=device)

@@ -219,9 +219,8 @@ def start_job(
     file: Path,
 ) -> Job:
     placement = stack.enter_context(cluster(recipe.cluster))
-    scorers = start_scorers(
-        placement, recipe.rewards, resident=recipe.cluster.residency == "resident", file=file
-    )
+    resident = not recipe.scheduled(placement.device)
+    scorers = start_scorers(placement, recipe.rewards, resident=resident, file=file)
     rewards = RewardPool(
         recipe.rewards,
         seed=recipe.seed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import psutil
@@ -58,9 +57,8 @@ def fill_cache(actor) -> None:
     actor.engine.llm.collective_rpc(fill)
 
 
-def shortage(actor, *, scheduled: bool) -> None:
+def shortage(actor) -> None:
     """As if the machine had no memory left, so that the trainer gives back what it freed."""
-    actor.scheduled = scheduled
     psutil.virtual_memory = lambda: SimpleNamespace(available=0)
 
 
@@ -80,7 +78,7 @@ class Run:
 
     def steps(self, choice: str, count: int) -> dict[str, float]:
         """Peaks of the last step."""
-        ray.get(self.policy.actor.__ray_call__.remote(partial(shortage, scheduled=choice == "scheduled")))
+        ray.get(self.policy.actor.__ray_call__.remote(shortage))
         stages = self.residency(choice)
         sync = WeightSync(*self.actors, self.recipe, self.prompts[3].token_ids, stages.want)
         sync.push()

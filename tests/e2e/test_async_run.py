@@ -26,7 +26,7 @@ def test_a_run_one_step_ahead(work: Path, run, quickstart: Path, small):
     assert refused.returncode == 2
     assert "cluster.residency" in refused.stderr
 
-    done = run(*arguments, "cluster.residency=resident")
+    done = run(*arguments)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     home = work / "runs" / "ahead"
     records = [json.loads(line) for line in (home / "metrics.jsonl").read_text().splitlines()]

@@ -133,3 +133,21 @@ def test_partial_rollouts_are_noted():
     plan = plan_grpo(grpo(rollout={"max_new_tokens": 1000, "partial_tokens": 300}), LITE)
     assert any("up to 300 tokens a step: the longest takes 4 steps" in note for note in plan.notes)
     assert not any("a step: the longest" in note for note in plan_grpo(grpo(), LITE).notes)
+
+
+def test_a_prompt_that_is_computed_several_times_is_noted():
+    long = {"max_prompt_tokens": 500, "group_size": 8, "micro_batch_tokens": 2500}
+    plan = plan_grpo(grpo(grpo=long, rollout={"max_new_tokens": 1000}), LITE)
+    assert any("has 8500 tokens, one pass of the trainer 2500" in note for note in plan.notes)
+    assert any("computed once per 2 completions" in note for note in plan.notes)
+    whole = plan_grpo(grpo(grpo=long, rollout={"max_new_tokens": 250}), LITE)
+    assert not any("one pass of the trainer" in note for note in whole.notes)
+
+
+def test_what_scheduling_would_need_is_noted_where_nothing_moves():
+    here, there = (plan_grpo(grpo(cluster={"device": device}), LITE) for device in ("cpu", "cuda"))
+    moving = plan_grpo(grpo(cluster={"device": "cpu", "residency": "scheduled"}), LITE)
+    assert moving.needed < here.needed
+    needs = f"cluster.residency=scheduled its largest stage needs {moving.needed / GIB:,.1f} GiB"
+    assert any(needs in note for note in here.notes)
+    assert not any("residency" in note for note in [*there.notes, *moving.notes])

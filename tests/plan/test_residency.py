@@ -93,7 +93,7 @@ def test_parts_of_a_run():
 
 
 def test_on_a_cpu_only_what_can_be_thrown_away_moves():
-    household = Household.of(recipe(), "cpu")
+    household = Household.of(recipe(cluster={"residency": "scheduled"}), "cpu")
     assert household.movable == MOVABLE["cpu"] == {"engine", "kv_cache"}
     stays = FULL - household.movable
     during = household.during_a_step()
@@ -101,6 +101,20 @@ def test_on_a_cpu_only_what_can_be_thrown_away_moves():
     assert during["reference"] == stays | {"engine"}
     assert during["update"] == stays
     assert during["sync"] == stays | {"engine"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "device", "moves"),
+    [
+        ({}, "cuda", True),
+        ({}, "cpu", False),  # leaving costs time, and there is room as a rule
+        ({"grpo": {"schedule": "async"}}, "cuda", False),  # both work at the same time
+        ({"cluster": {"residency": "resident"}}, "cuda", False),
+        ({"cluster": {"residency": "scheduled"}}, "cpu", True),
+    ],
+)
+def test_what_moves_unless_the_recipe_says_so(sections, device, moves):
+    assert bool(Household.of(recipe(**sections), device).movable) == moves
 
 
 def test_a_resident_run_moves_nothing():
@@ -145,5 +159,5 @@ def test_memory_by_stage_adds_up_the_table():
     resident = sums(gpu(rewards=terms, cluster={"residency": "resident"}))
     assert resident["update"] == everything
     assert resident["rollout"] == everything - 4 - 16  # gradients and activations end with the update
-    cpu = sums(Household.of(recipe(rewards=terms), "cpu"))
+    cpu = sums(Household.of(recipe(rewards=terms, cluster={"residency": "scheduled"}), "cpu"))
     assert cpu["update"] == everything - 64 - 128

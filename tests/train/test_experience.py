@@ -131,7 +131,7 @@ def test_one_step_ahead_trains_on_completions_one_update_old():
     toy = Toy(useful=range(1000))
     toy.version = 1  # the first push has happened
     said: list[StepStats] = []
-    asynchronous = recipe({"steps": 4, "schedule": "async"}, cluster={"residency": "resident"})
+    asynchronous = recipe({"steps": 4, "schedule": "async"})
     assert list(grpo_async(asynchronous, toy.parts(), 0, said.append, StageClock())) == [1, 2, 3, 4]
     assert [stats.metrics["rollout/staleness"] for stats in said] == [0, 1, 1, 1]
     assert [ids(stats.groups)[0] for stats in said] == ["a/0", "a/4", "a/8", "a/12"]
@@ -144,10 +144,10 @@ def test_one_step_ahead_trains_on_completions_one_update_old():
 @pytest.mark.parametrize(
     ("grpo", "sections", "message"),
     [
-        ({"schedule": "async"}, {}, "residency to resident"),
+        ({"schedule": "async"}, {"cluster": {"residency": "scheduled"}}, "residency to resident"),
         (
             {"schedule": "async", "importance": {"level": "off"}},
-            {"cluster": {"residency": "resident"}},
+            {},
             "importance.level",
         ),
     ],
