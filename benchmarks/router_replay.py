@@ -1,13 +1,14 @@
 """What fp32 gates, router replay and importance sampling do for a tiny MoE policy in bf16.
 
     python benchmarks/router_replay.py --policy runs/quickstart-seed0/sft [--steps 40] [--seeds 3]
-        [--gate fp32 bf16] [--replay off rollout] [--importance off token] [key.path=value …]
+        [--gate fp32 bf16] [--replay compare rollout] [--importance off token] [key.path=value …]
 
 Runs the quickstart's GRPO once per combination and seed, from the same SFT model, in a process each.
 ``--gate bf16`` is vLLM's default for models that do not ask for more; the trainer's gate is in fp32
 always. Prints, per combination, how far engine and trainer were apart (means over steps and seeds)
 and the curve of the reward (mean over seeds, in equal parts of the run), and writes all values to
-``<folder>/summary.json``. With ``grpo.minibatches=4`` ``--replay trainer`` has something to replay.
+``<folder>/summary.json``. ``--replay compare`` replays nothing and counts where engine and trainer
+agree. With ``grpo.minibatches=4`` ``--replay trainer`` has something to replay.
 """
 
 from __future__ import annotations
@@ -41,9 +42,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--gate", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
-    parser.add_argument(
-        "--replay", nargs="+", choices=("off", "rollout", "trainer"), default=["off", "rollout"]
-    )
+    replays = ("off", "compare", "rollout", "trainer")
+    parser.add_argument("--replay", nargs="+", choices=replays, default=["compare", "rollout"])
     parser.add_argument(
         "--importance", nargs="+", choices=("off", "token", "sequence"), default=["off", "token"]
     )
