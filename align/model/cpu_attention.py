@@ -21,6 +21,9 @@ LARGEST = 1 << 26
 """Scores held at once, elements: 128 MiB in bf16. Beyond that the fused kernel is the better choice."""
 KEPT = 1 << 22
 """Scores of a layer that are kept for the backward pass, elements: 8 MiB in bf16."""
+LANES = 16
+"""Rows of scores are a multiple of this wide: what is left over PyTorch's softmax takes one by one, which
+for 222 keys takes as long as all the rest."""
 
 
 def fits(query: Tensor, key: Tensor) -> bool:
@@ -63,7 +66,9 @@ def plain_attention(
     """
     if mask is None:
         mask = torch.ones(query.shape[1], key.shape[1], dtype=torch.bool).tril()
-    bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
+    width = -(-key.shape[1] // LANES) * LANES
+    bias = torch.full((*mask.shape[:-1], width), torch.finfo(query.dtype).min, dtype=query.dtype)
+    bias[..., : key.shape[1]].masked_fill_(mask, 0)
     output: Tensor = _Attention.apply(query, key, value, bias.expand(len(query), -1, -1), scale)
     return output
 
@@ -123,41 +128,50 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias_BTK: Tensor, scale: float
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias_BTW: Tensor, scale: float
     ) -> Tensor:
-        heads = key.shape[2]
-        weights = _weights(_fold(query, heads) * scale, _fold(key, heads), bias_BTK)
+        width = bias_BTW.shape[2]
+        weights = _weights(_fold(query, key.shape[2]) * scale, _widen(key, width), bias_BTW)
         kept = weights if weights.numel() <= KEPT else None
-        ctx.save_for_backward(query, key, value, bias_BTK, kept)
+        ctx.save_for_backward(query, key, value, bias_BTW, kept)
         ctx.scale = scale
-        return _unfold(torch.bmm(weights, _fold(value, heads)), query.shape)
+        return _unfold(torch.bmm(weights, _widen(value, width)), query.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, bias_BTK, weights = ctx.saved_tensors
-        heads = key.shape[2]
-        scaled, keys, values = _fold(query, heads) * ctx.scale, _fold(key, heads), _fold(value, heads)
+        query, key, value, bias_BTW, weights = ctx.saved_tensors
+        count, heads, width = key.shape[1], key.shape[2], bias_BTW.shape[2]
+        scaled, keys, values = _fold(query, heads) * ctx.scale, _widen(key, width), _widen(value, width)
         grad_output = _fold(gradients[0], heads)
         if weights is None:
-            weights = _weights(scaled, keys, bias_BTK)
+            weights = _weights(scaled, keys, bias_BTW)
         grad_value = torch.bmm(weights.mT, grad_output)
         grad_weights = torch.bmm(grad_output, values.mT)
         grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
         return (
             _unfold(torch.bmm(grad_scores, keys) * ctx.scale, query.shape),
-            _unfold(torch.bmm(grad_scores.mT, scaled), key.shape),
-            _unfold(grad_value, value.shape),
+            _unfold(torch.bmm(grad_scores.mT, scaled)[:, :count], key.shape),
+            _unfold(grad_value[:, :count], value.shape),
             None,
             None,
         )
 
 
-def _weights(scaled: Tensor, keys: Tensor, bias_BTK: Tensor) -> Tensor:
-    """[B·J, R·T, K]: who attends to whom; R = H / J query heads share a head of keys."""
+def _weights(scaled: Tensor, keys: Tensor, bias_BTW: Tensor) -> Tensor:
+    """[B·J, R·T, W]: who attends to whom; R = H / J query heads share a head of keys."""
     scores = torch.bmm(scaled, keys.mT)
-    rows, tokens, _ = bias_BTK.shape
-    scores.view(rows, scores.shape[0] // rows, -1, tokens, scores.shape[2]).add_(bias_BTK[:, None, None])
+    rows, tokens, width = bias_BTW.shape
+    scores.view(rows, scores.shape[0] // rows, -1, tokens, width).add_(bias_BTW[:, None, None])
     return torch.softmax(scores, -1)
+
+
+def _widen(tensor: Tensor, width: int) -> Tensor:
+    """[B, K, J, D] → [B·J, W, D]: each head's K rows, then zeros up to ``width``."""
+    rows, count, heads, size = tensor.shape
+    wide = tensor.new_empty(rows, heads, width, size)
+    wide[:, :, :count] = tensor.transpose(1, 2)
+    wide[:, :, count:] = 0
+    return wide.flatten(0, 1)
 
 
 def _fold(tensor: Tensor, groups: int) -> Tensor:

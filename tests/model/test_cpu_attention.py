@@ -34,10 +34,12 @@ def reference(query, key, value, scale, mask):
 
 @pytest.mark.parametrize("kept", [0, cpu_attention.KEPT])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
-def test_equals_the_plain_formula(dtype, bound, kept, monkeypatch):
+@pytest.mark.parametrize("shared", [4, 11, 12])  # 9, 16 and 17 keys: less, just and more than LANES
+def test_equals_the_plain_formula(shared, dtype, bound, kept, monkeypatch):
     monkeypatch.setattr(cpu_attention, "KEPT", kept)
-    mask = torch.cat([torch.ones(5, 4, dtype=torch.bool), torch.ones(5, 5, dtype=torch.bool).tril()], 1)
-    found, wanted = tensors(dtype), tensors(dtype)
+    own = torch.ones(5, 5, dtype=torch.bool).tril()
+    mask = torch.cat([torch.ones(5, shared, dtype=torch.bool), own], 1)
+    found, wanted = tensors(dtype, shared=shared), tensors(dtype, shared=shared)
     outputs = [
         cpu_attention.plain_attention(*found, scale=0.3, mask=mask),
         reference(*wanted, 0.3, mask),
