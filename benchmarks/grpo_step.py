@@ -3,9 +3,11 @@
     python benchmarks/grpo_step.py [--recipe FILE] [--steps 5] [key.path=value …]
 
 Runs real steps of the recipe (default: SmolLM2-135M on GSM8K, 64 completions of up to 128 tokens)
-under Ray. After each step the same engine answers the same prompts once more through plain
-``LLM.generate``, so both see the same machine, weights and threads; the order of magnitude of the
-machine cancels in the ratios. Prints medians.
+under Ray. After each step the same engine answers the same prompts twice more through plain
+``LLM.generate``, so all see the same machine, weights and threads; the order of magnitude of the
+machine cancels in the ratios. Once with the step's own sampling parameters (a seed and log-probabilities
+for each completion), once with vLLM's defaults and one request with n = G; the two take turns in coming
+first. Prints medians.
 """
 
 from __future__ import annotations
@@ -75,14 +77,20 @@ class TimedRollout(Busy, RolloutBase):
             start = time.perf_counter()
         self.seconds += time.perf_counter() - start
 
-    def raw(self, prompts, group_size) -> tuple[float, int]:
-        """Plain ``LLM.generate``: (seconds, tokens)."""
+    def raw(self, prompts, group_size, step) -> dict[str, tuple[float, int]]:
+        """Plain ``LLM.generate`` with the step's parameters and with vLLM's: (seconds, tokens) of each."""
         from vllm import SamplingParams
 
         settings = self.engine.settings
-        params = SamplingParams(
+        members = [(prompt, index) for prompt in prompts for index in range(group_size)]
+        plain = SamplingParams(
             n=group_size, max_tokens=settings.max_new_tokens, temperature=settings.temperature
         )
+        same = [self.engine._job(step, *member, None).params for member in members]
+        turns = {"same": ([prompt for prompt, _ in members], same), "default": (prompts, plain)}
+        return {name: self.generate(*turns[name]) for name in sorted(turns, reverse=bool(step % 2))}
+
+    def generate(self, prompts, params) -> tuple[float, int]:
         self.engine.llm.reset_prefix_cache()
         start = time.perf_counter()
         outputs = self.engine.llm.generate(
@@ -135,16 +143,12 @@ def measure(recipe: GrpoRecipe, file: Path) -> list[dict[str, float]]:
             completions = [each for group in stats.groups for each in group.completions]
             prompts = [group.prompt for group in stats.groups]
             work = busy()
-            seconds, tokens = ray.get(job.rollout.actor.raw.remote(prompts, recipe.grpo.group_size))
+            raw = ray.get(job.rollout.actor.raw.remote(prompts, recipe.grpo.group_size, stats.step))
+            tokens = sum(len(each.token_ids) for each in completions)
             rows.append(
                 stats.seconds
-                | {
-                    "wall": wall,
-                    "driver": wall - work,
-                    "tokens": sum(len(each.token_ids) for each in completions),
-                    "raw_seconds": seconds,
-                    "raw_tokens": tokens,
-                }
+                | {"wall": wall, "driver": wall - work, "speed": tokens / stats.seconds["rollout"]}
+                | {name: count / seconds for name, (seconds, count) in raw.items()}
             )
             start = time.perf_counter()
 
@@ -173,12 +177,11 @@ def show(recipe: GrpoRecipe, rows: list[dict[str, float]]) -> None:
         share = median(lambda row, name=name: row[name] / row["wall"])
         print(f"{name:<12}{seconds:>10.3f}{share:>9.1%}")
     print(f"{'whole step':<12}{median(lambda r: r['wall']):>10.3f}{1:>9.1%}\n")
-    ours = median(lambda r: r["tokens"] / r["rollout"])
-    raw = median(lambda r: r["raw_tokens"] / r["raw_seconds"])
-    ratio = median(lambda r: (r["tokens"] / r["rollout"]) / (r["raw_tokens"] / r["raw_seconds"]))
-    print(f"rollout             {ours:8.0f} tokens/s")
-    print(f"raw LLM.generate    {raw:8.0f} tokens/s")
-    print(f"rollout / raw       {ratio:8.2f}   (per step, median)")
+    print(f"rollout             {median(lambda r: r['speed']):8.0f} tokens/s")
+    for name, title in {"same": "LLM.generate, same", "default": "LLM.generate, n = G"}.items():
+        print(f"{title:<20}{median(lambda r, name=name: r[name]):8.0f} tokens/s")
+        ratio = median(lambda r, name=name: r["speed"] / r[name])
+        print(f"rollout / that      {ratio:8.2f}   (per step, median)")
     print(f"push and verify     {median(lambda r: r['sync'] / r['wall']):8.1%}   of the step")
     outside = median(lambda r: r["driver"] / r["wall"])
     print(f"outside the actors  {outside:8.1%}   of the step (driver, Ray, waiting for scores)")

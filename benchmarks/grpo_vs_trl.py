@@ -118,7 +118,7 @@ def align_recipe(args: argparse.Namespace) -> tuple[Any, Path]:
 def write_prompts(args: argparse.Namespace) -> None:
     """The prompts of all steps in the order in which align draws them."""
     from align.dataset.prompts import PromptSampler
-    from align.train.build import prepare
+    from align.train.prepared import prepare
 
     loaded, file = align_recipe(args)
     sampler = PromptSampler(prepare(loaded, file=file).prompts, loaded.data, seed=loaded.seed)

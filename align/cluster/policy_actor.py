@@ -17,7 +17,8 @@ from align.model.offload import Offload
 from align.model.policy import PolicyModel
 from align.plan.residency import Part
 from align.sync.manifest import Manifest
-from align.sync.transport import Place, Sender, Transport, choose_transport, open_sender
+from align.sync.sender import Sender
+from align.sync.transport import Place, Transport, choose_transport, open_sender
 from align.types import TrainBatch
 
 TRAINER = "training actor"

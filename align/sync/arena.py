@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from align.sync.manifest import TensorSpec
-from align.sync.transport import Sender
+from align.sync.sender import Sender
 
 ALIGNMENT = 64  # bytes; one cache line
 

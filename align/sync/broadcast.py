@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore
 
 from align.sync.manifest import TensorSpec
-from align.sync.transport import Sender
+from align.sync.sender import Sender
 
 BUCKET = 64 << 20
 """Bytes of one message; a larger tensor has one of its own."""

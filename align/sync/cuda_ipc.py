@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 
 from align.errors import SyncError
 from align.sync.manifest import Manifest, Named, TensorSpec
-from align.sync.transport import Sender
+from align.sync.sender import Sender
 
 
 @dataclass(frozen=True, slots=True)

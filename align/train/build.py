@@ -1,15 +1,13 @@
-"""From a recipe to running parts. This file alone knows the concrete classes behind the Protocols."""
+"""From a recipe to running parts. This file alone makes the concrete classes behind the Protocols."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from align.checkpoint.store import Checkpoint, CheckpointStore
+from align.checkpoint.store import CheckpointStore
 from align.cluster.memory import take_together
 from align.cluster.placement import Placement, cluster
 from align.cluster.policy_actor import PolicyClient
@@ -19,87 +17,23 @@ from align.cluster.rollout_actor import RolloutClient
 from align.cluster.scorer_actor import ScorerClient, start_scorers
 from align.cluster.weight_sync import WeightSync
 from align.config.recipe import GrpoRecipe
-from align.dataset.chat import set_template
-from align.dataset.expression import compile_expression
-from align.dataset.prompts import PromptSampler, load_eval_prompts, load_prompts
-from align.model.hub import reach_hub
-from align.model.load import load_config, load_tokenizer, resolve_model
-from align.model.router_replay import check_replay
-from align.model.scorer import ScorerFiles, open_scorers, term_key
+from align.dataset.prompts import PromptSampler
+from align.model.load import resolve_model
 from align.plan.residency import Household, Part
 from align.report.reporter import Reporter
 from align.report.run_directory import RunDirectory
 from align.report.timing import StageClock
-from align.reward.calibration import trained_length
-from align.reward.terms import load_terms, probes, smoke
-from align.train.evaluate import check_metrics, evaluate
 from align.train.grpo import grpo
 from align.train.grpo_async import grpo_async
 from align.train.interrupt import StopRequest
+from align.train.job import Job
 from align.train.last_step import LastStep
 from align.train.marks import Marks
-from align.train.partial import check_partial, pack, unpack
+from align.train.partial import pack
 from align.train.parts import Parts
+from align.train.prepared import Prepared, one_of_each_part, predicates, prepare
 from align.train.sandbox_note import sandbox_note
-from align.types import Group, Prompt, StepStats
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """All that can be checked without starting an engine."""
-
-    prompts: list[Prompt]
-    eval_prompts: dict[str, list[Prompt]]
-    model: str
-    chat_template: str
-    probe: list[int]
-    scorers: dict[str, ScorerFiles]
-    decode: Callable[[Sequence[int]], str]
-
-
-def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
-    """Resolve model, tokenizer, data and rewards.
-
-    Raises:
-        AlignError: whichever of them is wrong, naming file, key and remedy.
-    """
-    check_partial(recipe, file=file)
-    reach_hub(recipe.policy.path, file=file)
-    check_replay(load_config(recipe.policy), recipe.grpo.replay, file=file)
-    tokenizer = load_tokenizer(recipe.policy)
-    set_template(tokenizer, recipe.policy.chat_template)
-    scorers = open_scorers(recipe.rewards, file=file)
-    for name, files in scorers.items():
-        trained_length(files.source, key=term_key(name))
-    terms = load_terms(recipe.rewards, _predicates(file), find_model=resolve_model, file=file)
-    prompts = load_prompts(recipe.data, tokenizer, recipe.grpo, file=file)
-    trial = probes(_one_of_each_part(prompts), max_new_tokens=recipe.rollout.max_new_tokens)
-    smoke(terms, trial, file=file)
-    eval_prompts = load_eval_prompts(recipe.eval, tokenizer, file=file)
-    check_metrics(recipe.eval, eval_prompts, file=file)
-    return Prepared(
-        prompts=prompts,
-        eval_prompts=eval_prompts,
-        model=resolve_model(recipe.policy.path),
-        chat_template=str(tokenizer.chat_template),
-        probe=_probe(prompts, recipe.sync.probe_tokens),
-        scorers=scorers,
-        decode=partial(tokenizer.decode, skip_special_tokens=True),
-    )
-
-
-def _probe(prompts: Sequence[Prompt], length: int) -> list[int]:
-    """The first prompts' tokens, one after another, up to the wanted length."""
-    tokens: list[int] = []
-    for prompt in prompts:
-        tokens += prompt.token_ids
-        if len(tokens) >= length:
-            break
-    return tokens[:length]
-
-
-def _predicates(file: Path) -> Any:
-    return lambda text: compile_expression(text, file=file, key="rewards.terms")
+from align.types import Group
 
 
 def run_grpo(recipe: GrpoRecipe, *, file: Path, resume: bool = False) -> Path:
@@ -160,56 +94,6 @@ def _ahead(recipe: GrpoRecipe, job: Job, start: int) -> Iterator[int]:
         job.peak_gib()  # of an evaluation or a checkpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A started GRPO run."""
-
-    recipe: GrpoRecipe
-    prepared: Prepared
-    parts: Parts
-    sampler: PromptSampler
-    marks: Marks
-    policy: PolicyClient
-    rollout: RolloutClient
-    rewards: RewardPool
-    sync: WeightSync
-    residency: Residency
-    peak_gib: Callable[[], float]
-    reporter: Reporter
-    file: Path
-
-    def after_step(self, stats: StepStats) -> None:
-        """Complete a step's metrics and report it."""
-        stats.metrics |= self.residency.metrics() | {"memory/engine_gib": self.rollout.memory_gib()}
-        if self.recipe.grpo.schedule == "async":  # its stages overlap, and nothing is sampled now
-            stats.metrics["memory/step_gib"] = self.peak_gib()
-        self.reporter.step(stats)
-
-    def evaluate(self, step: int) -> None:
-        """Measure the held-out parts with the engine's present weights."""
-        if self.prepared.eval_prompts:
-            self.residency.want("rollout")
-            metrics, _ = evaluate(
-                self.recipe.eval, self.prepared.eval_prompts, self.rollout.answer, file=self.file
-            )
-            self.reporter.evaluation(step, metrics)
-
-    def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps beside the policy."""
-        return {"step": step, "version": self.sync.held, **self.marks.at(step)}
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue where the checkpoint ends."""
-        checkpoint.verify()
-        self.residency.want("update")
-        self.policy.load(checkpoint.path.resolve())
-        state = checkpoint.state()
-        self.sampler.restore(state["sampler"])
-        self.rewards.load_state_dict(state["rewards"])
-        self.parts.carried[:] = unpack(state.get("carried", []), self.prepared.prompts)
-        self.sync.version = state["version"]  # pushed once more, under the same number
-
-
 def start_job(
     recipe: GrpoRecipe,
     prepared: Prepared,
@@ -224,7 +108,7 @@ def start_job(
     rewards = RewardPool(
         recipe.rewards,
         seed=recipe.seed,
-        compile_expression=_predicates(file),
+        compile_expression=predicates(file),
         max_new_tokens=recipe.rollout.max_new_tokens,
         run_dir=run.path,
         scorers=scorers,
@@ -232,7 +116,7 @@ def start_job(
         recipe=file,
     )
     stack.callback(rewards.close)
-    rewards.smoke(_one_of_each_part(prepared.prompts))
+    rewards.smoke(one_of_each_part(prepared.prompts))
     if note := sandbox_note(term.function for term in rewards.terms):
         reporter.message(note)
     reporter.message("starting the policy and the rollout engine")
@@ -285,7 +169,3 @@ def _engines(
         peak_gib if recipe.grpo.schedule == "sync" else None,
     )
     return policy, rollout, residency, peak_gib
-
-
-def _one_of_each_part(prompts: Sequence[Prompt]) -> list[Prompt]:
-    return list({prompt.part: prompt for prompt in prompts}.values())

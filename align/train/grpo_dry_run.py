@@ -14,7 +14,7 @@ from align.plan.fit import plan_grpo
 from align.plan.params import read_shape
 from align.plan.source import read_config
 from align.plan.table import plan_table
-from align.train.build import Prepared, prepare
+from align.train.prepared import Prepared, prepare
 
 
 def dry_run_grpo(recipe: GrpoRecipe, *, file: Path, console: Console) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from align.checkpoint.store import CheckpointStore
-
-if TYPE_CHECKING:
-    from align.train.build import Job
+from align.train.job import Job
 
 _log = logging.getLogger(__name__)
 

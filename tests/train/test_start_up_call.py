@@ -11,7 +11,7 @@ import pytest
 
 from align.config.recipe import GrpoRecipe
 from align.errors import RewardError
-from align.train.build import prepare
+from align.train.prepared import prepare
 
 POLICY = Path(__file__).parents[2] / "recipes" / "quickstart" / "policy"
 BAD = """
