@@ -78,6 +78,7 @@ def _probe(prompts: Sequence[Prompt], length: int) -> list[int]:
 
 
 def predicates(file: Path) -> Any:
+    """What makes a reward term's ``where`` a function of a sample; ``file`` is the recipe's, for errors."""
     return lambda text: compile_expression(text, file=file, key="rewards.terms")
 
 
