@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.data import DataConfig
 from align.config.sft import SftConfig
-from align.dataset.chat import encode_conversation
-from align.dataset.messages import conversation_of
-from align.dataset.mixture import PartSummary, epoch_counts, epoch_rows, summarise
-from align.dataset.parts import Part, at_row, load_parts
+from align.dataset.chat import TrainingTemplate, encode_conversation
+from align.dataset.messages.beside import tools_column, tools_of
+from align.dataset.messages.kept import check_kept
+from align.dataset.messages.read import check_trained, conversation_of, form_of
+from align.dataset.messages.said import said
+from align.dataset.rows.mixture import PartSummary, epoch_counts, epoch_rows, summarise
+from align.dataset.rows.parts import Part, at_row, load_parts
+from align.dataset.training_template import training_template
 from align.errors import AlignError, DataError
 from align.seed import derive_seed
 
@@ -91,6 +95,7 @@ def load_conversations(
         RecipeError: malformed weights or expressions.
     """
     parts = load_parts(data, file=file)
+    template = training_template(tokenizer)
     store = _Store()
     places: dict[str, list[int]] = {}
     held: list[int] = []
@@ -98,7 +103,7 @@ def load_conversations(
     truncated: dict[str, int] = {}
     for part in parts:
         start = len(store.lengths)
-        truncated[part.name] = _encode_part(part, tokenizer, sft, file, store)
+        truncated[part.name] = _encode_part(part, tokenizer, template, sft, file, store)
         usable = list(range(start, len(store.lengths)))
         dropped[part.name] = len(part.rows) - len(usable)
         held_places, places[part.name] = _split(part.name, usable, sft.eval_fraction, seed)
@@ -155,15 +160,30 @@ class _Store:
 
 
 def _encode_part(
-    part: Part, tokenizer: PreTrainedTokenizerBase, sft: SftConfig, file: str | Path | None, store: _Store
+    part: Part,
+    tokenizer: PreTrainedTokenizerBase,
+    template: TrainingTemplate,
+    sft: SftConfig,
+    file: str | Path | None,
+    store: _Store,
 ) -> int:
     """Store the part's conversations; how many were truncated."""
     before = len(store.lengths)
     truncated = 0
     for row in part.rows:
         try:
-            messages = conversation_of(row.columns, system=part.config.system)
-            ids, mask = encode_conversation(tokenizer, messages)
+            messages = conversation_of(row.columns, system=part.config.system, mapped=part.config.columns)
+            check_trained(messages)
+            tools = tools_of(row.columns)
+            check_kept(
+                tokenizer,
+                messages,
+                tools=tools,
+                template=template.source,
+                keep=said(row.columns, form_of(row.columns, part.config.columns), part.config.columns).keep,
+                tools_from=tools_column(row.columns),
+            )
+            ids, mask = encode_conversation(tokenizer, messages, tools=tools, template=template)
         except AlignError as error:
             raise at_row(error, row.id, file=file, key=f"data.parts.{part.name}") from error
         if len(ids) > sft.max_length:
@@ -173,11 +193,14 @@ def _encode_part(
             truncated += 1
         store.add(row.id, ids, mask)
     if len(store.lengths) == before:
+        cut = sft.overlong == "truncate"
         raise DataError(
-            f"every conversation of part {part.name!r} is longer than {sft.max_length} tokens",
+            f"no conversation of part {part.name!r} has a trained token among its first {sft.max_length}"
+            if cut
+            else f"every conversation of part {part.name!r} is longer than {sft.max_length} tokens",
             file=file,
             key="sft.max_length",
-            remedy="raise sft.max_length, or set sft.overlong=truncate",
+            remedy="raise sft.max_length" if cut else "raise sft.max_length, or set sft.overlong=truncate",
         )
     return truncated
 

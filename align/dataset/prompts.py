@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 from align.config.data import DataConfig, EvalConfig
 from align.config.grpo import GrpoConfig
 from align.dataset.chat import render_prompt
-from align.dataset.messages import prompt_of
-from align.dataset.mixture import shares
-from align.dataset.parts import Part, at_row, load_parts
-from align.dataset.sampler import PromptSampler
+from align.dataset.messages.beside import tools_column, tools_of
+from align.dataset.messages.kept import check_kept
+from align.dataset.messages.read import prompt_of
+from align.dataset.messages.said import said
+from align.dataset.messages.turns import check_text
+from align.dataset.rows.mixture import shares
+from align.dataset.rows.parts import Part, at_row, load_parts
+from align.dataset.rows.sampler import PromptSampler
 from align.errors import AlignError, DataError
 from align.types import Prompt
 
@@ -97,12 +101,25 @@ def _render(
     prompts = []
     for row in part.rows:
         try:
-            messages = prompt_of(row.columns, system=part.config.system)
-            ids = render_prompt(tokenizer, messages)
+            mapped = part.config.columns
+            messages = prompt_of(row.columns, system=part.config.system, mapped=mapped)
+            for column, value in row.columns.items():  # the rewards and the run's files get them all
+                check_text(value, column)
+            tools = tools_of(row.columns)
+            check_kept(
+                tokenizer,
+                messages,
+                tools=tools,
+                earlier_reasoning=True,
+                keep=said(row.columns, ("prompt",), mapped).keep,
+                tools_from=tools_column(row.columns),
+            )
+            ids = render_prompt(tokenizer, messages, tools=tools)
         except AlignError as error:
             raise at_row(error, row.id, file=file, key=f"{key}.parts.{part.name}") from error
         others = {name: value for name, value in row.columns.items() if name != "prompt"}
-        prompts.append(Prompt(row.id, messages, ids, others, part.name))
+        from_text = isinstance(row.columns.get("prompt"), str)
+        prompts.append(Prompt(row.id, messages, ids, others, part.name, from_text))
     return _within(prompts, grpo, part.name, file=file) if grpo else prompts
 
 
@@ -118,7 +135,8 @@ def _within(prompts: list[Prompt], grpo: GrpoConfig, part: str, *, file: str | P
             f"so have {len(long)} of the {len(prompts)} prompts of part {part!r}",
             file=file,
             key="grpo.max_prompt_tokens",
-            remedy="raise grpo.max_prompt_tokens, or set grpo.overlong_prompts=drop",
+            remedy="raise grpo.max_prompt_tokens"
+            + (", or set grpo.overlong_prompts=drop" if grpo.overlong_prompts == "error" else ""),
         )
     logger.warning(
         "part %s: %d of %d prompts longer than %d tokens dropped", part, len(long), len(prompts), limit

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 from tokenizers import processors
 
+from align.chat.render import Chat
 from align.dataset.chat import encode_conversation, render_prompt, set_template, shipped_templates
+from align.dataset.training_template import training_template
 from align.errors import ModelError
 
 BOS, EOS = "<\uff5cbegin\u2581of\u2581sentence\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>"
@@ -124,6 +126,11 @@ def test_a_template_file(tokenizer, tmp_path):
     assert pieces(tokenizer, ids, mask) == [(f"{BOS}[user]1 + 2?[assistant]", 0), (f"3{EOS}", 1)]
 
 
+def ready(tokenizer):
+    set_template(tokenizer)
+    training_template(tokenizer)
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -135,10 +142,10 @@ def test_a_template_file(tokenizer, tmp_path):
             "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}",
             "do not continue those of its prompt",
         ),
-        (  # only the last answer is rendered in full, as reasoning models do
+        (  # only the last turn is rendered in full
             "{% for m in messages %}{{ m['role'] + ':' }}{% if loop.last %}{{ m['content'] }}{% endif %}"
             "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}",
-            "differently on its own",
+            "leaves out the text of messages",
         ),
         (  # never stops
             "{% for m in messages %}{{ m['role'] + ':' }}{{ ' ' + m['content'] }}{% endfor %}"
@@ -151,14 +158,14 @@ def test_a_template_file(tokenizer, tmp_path):
             "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}",
             "do not continue|not with the end-of-sequence token",
         ),
-        ("{{ raise_exception('no thanks') }}", "refuses this conversation: no thanks"),
-        ("{% if %}", "refuses"),
+        ("{{ raise_exception('no thanks') }}", "refuses a plain question and its answer .*: no thanks"),
+        ("{% if %}", "is not Jinja: line 1"),
     ],
 )
 def test_unusable_templates(tokenizer, template, message):
     tokenizer.chat_template = template
     with pytest.raises(ModelError, match=message) as caught:
-        set_template(tokenizer)
+        ready(tokenizer)
     assert caught.value.key == "policy.chat_template"
     assert caught.value.remedy
 
@@ -167,7 +174,8 @@ def test_unknown_template_name(tokenizer):
     with pytest.raises(ModelError, match="no such chat template: 'chatlm'") as caught:
         set_template(tokenizer, "chatlm")
     assert all(name in caught.value.remedy for name in ("chatml", "deepseek_v2"))
-    assert shipped_templates() == ["chatml", "deepseek_v2"]
+    assert "llama3" in caught.value.remedy
+    assert shipped_templates() == ["chatml", "deepseek_r1", "deepseek_v2", "deepseek_v3"]
 
 
 def test_chatml_needs_its_tokens(tokenizer):
@@ -179,7 +187,7 @@ def test_chatml_needs_its_tokens(tokenizer):
 def test_unknown_role(tokenizer, chatml_tokenizer, name):
     chosen = chatml_tokenizer if name == "chatml" else tokenizer
     set_template(chosen, name)
-    with pytest.raises(ModelError, match="unknown role tool"):
+    with pytest.raises(ModelError, match="does not know the role 'tool'"):
         render_prompt(chosen, [{"role": "tool", "content": "x"}])
 
 
@@ -193,3 +201,40 @@ def test_odd_texts_round_trip(tokenizer):
         (f"{BOS}User: {content}\n\nAssistant:", 0),
         (f" {content}{EOS}", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}\n{{ m['content'] }}\n{% endfor", "is not Jinja: line 3: "),
+        ("{{ bos_token }}\n{{ messages | shout }}", "is not Jinja: line 2: No filter named 'shout'"),
+        ("\n\n{{ nothing.at.all }}", r"refuses a plain question and its answer \(line 3\): 'nothing'"),
+        ("{{ raise_exception('Never.') }}", r"a plain question and its answer \(line 1\): Never\."),
+    ],
+)
+def test_a_broken_template_names_its_file_and_line(tokenizer, tmp_path, template, message):
+    path = tmp_path / "broken.jinja"
+    path.write_text(template)
+    with pytest.raises(ModelError, match=message) as caught:
+        set_template(tokenizer, str(path))
+    assert (caught.value.file, caught.value.key) == (str(path), "policy.chat_template")
+    assert caught.value.remedy == "mend the template, or choose another"
+    tokenizer.save_pretrained(tmp_path / "saved")
+    own = type(tokenizer).from_pretrained(tmp_path / "saved")
+    with pytest.raises(ModelError, match=message) as caught:
+        set_template(own)
+    assert caught.value.file == str(tmp_path / "saved" / "chat_template.jinja")
+
+
+def test_a_template_that_is_no_text(tokenizer, tmp_path):
+    path = tmp_path / "broken.jinja"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ModelError, match="cannot be read") as caught:
+        set_template(tokenizer, str(path))
+    assert caught.value.file == str(path)
+
+
+def test_a_template_for_tools_that_is_broken_blames_no_row(tokenizer):
+    tokenizer.chat_template = {"default": tokenizer.chat_template or "{{ messages }}", "tool_use": "\n{% for"}
+    with pytest.raises(ModelError, match="is not Jinja: line 2"):
+        Chat(tokenizer, [{"role": "user", "content": "a"}], tools=[{"name": "f"}]).text()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from align.config.data import DataConfig
@@ -114,8 +116,8 @@ def test_held_out_rows_are_never_trained_on(load, write):
     [
         ({"prompt": "a", "completion": " "}, r"row a/1: turn 2 \(assistant\) is empty"),
         (
-            {"prompt": "a", "completion": [{"role": "tool", "content": "b"}]},
-            "row a/1: turn 2 has the role 'tool'",
+            {"prompt": "a", "completion": [{"role": "human", "content": "b"}]},
+            "row a/1: turn 2 has the role 'human'",
         ),
         ({"prompt": "a"}, "row a/1: completion is NoneType"),
     ],
@@ -128,9 +130,10 @@ def test_malformed_rows_are_named(load, write, row, message):
 
 
 def test_a_template_that_refuses_names_the_row(load, write, tokenizer):
-    tokenizer.chat_template = "{{ raise_exception('no') }}"
-    with pytest.raises(ModelError, match="row a/0: the chat template refuses"):
-        load({"a": {"path": write("a.jsonl", rows_of(1))}})
+    refusal = "{% if '1?' in messages[0]['content'] %}{{ raise_exception('no') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    with pytest.raises(ModelError, match="row a/1: the chat template refuses"):
+        load({"a": {"path": write("a.jsonl", rows_of(2))}})
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -180,3 +183,73 @@ def test_chunks_change_nothing(load, write, monkeypatch):
     assert chunked.parts == whole.parts == {"a": list(range(7)), "b": [7, 8, 9]}
     assert chunked.lengths == [len(ids) for ids in chunked.rows["input_ids"]]
     assert chunked.trained == [sum(mask) for mask in chunked.rows["assistant_masks"]]
+
+
+def test_the_remedy_is_not_what_is_set_already(load, write):
+    rows = [{"prompt": "1 " * 100, "completion": "never reached"}]
+    with pytest.raises(
+        DataError, match="no conversation of part 'a' has a trained token among its first 64"
+    ) as caught:
+        load({"a": {"path": write("a.jsonl", rows)}}, overlong="truncate")
+    assert caught.value.remedy == "raise sft.max_length"
+    with pytest.raises(DataError, match="longer than 64 tokens") as caught:
+        load({"a": {"path": write("a.jsonl", rows)}})
+    assert "sft.overlong=truncate" in caught.value.remedy
+
+
+def test_what_the_recipe_maps_wins(load, write, tokenizer):
+    """Over a column of the source that would be read first."""
+    talk = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}]
+    path = write("a.jsonl", [{"messages": talk, "question": "3?", "answer": "4"}])
+    found = load({"a": {"path": path, "columns": {"prompt": "question", "completion": "answer"}}})
+    assert tokenizer.decode(found.rows[0]["input_ids"]).endswith(
+        f"User: 3?\n\nAssistant: 4{tokenizer.eos_token}"
+    )
+    assert "User: 1?" in tokenizer.decode(load({"a": {"path": path}}).rows[0]["input_ids"])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a\ud83d", "completion": "b"},
+        {"prompt": "a", "completion": "\udc00"},
+        {"instruction": "a", "input": "\ud800", "output": "b"},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ude00b"}]},
+        {"conversations": [{"from": "human", "value": "\ud83da"}, {"from": "gpt", "value": "b"}]},
+        {"prompt": "a", "completion": "b", "system": None, "tools": [{"name": "\ud800"}]},
+    ],
+)
+def test_half_a_surrogate_pair_names_part_and_row(load, write, row):
+    path = write("a.jsonl", [{"prompt": "a", "completion": "b"}, row])
+    with pytest.raises(DataError, match=r"row a/1: .* is half of a surrogate pair") as caught:
+        load({"a": {"path": path}})
+    assert (caught.value.file, caught.value.key) == ("r.yaml", "data.parts.a")
+
+
+def test_the_remedy_for_half_a_pair_is_one(load, write, tokenizer):
+    path = write("a.jsonl", [{"prompt": "a\ud83db", "completion": "c"}])
+    columns = {"prompt": r"prompt | regex_replace('[\\ud800-\\udfff]')"}
+    found = load({"a": {"path": path, "columns": columns}})
+    assert "User: ab\n" in tokenizer.decode(found.rows[0]["input_ids"])
+
+
+def test_sharegpt_with_the_weights_of_slimorca(load, write, tokenizer):
+    talk = [
+        {"from": "system", "value": "Be brief.", "weight": None},
+        {"from": "human", "value": "1?", "weight": 0},
+        {"from": "gpt", "value": "2", "weight": 1},
+    ]
+    (row,) = load({"a": {"path": write("a.jsonl", [{"conversations": talk}])}}).rows
+    expected = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1?"},
+        {"role": "assistant", "content": "2"},
+    ]
+    assert (row["input_ids"], row["assistant_masks"]) == encode_conversation(tokenizer, expected)
+
+
+def test_messages_written_as_json(load, write):
+    """As a CSV has to."""
+    talk = json.dumps([{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}])
+    path = write("a.jsonl", [{"messages": talk}])
+    assert len(load({"a": {"path": path, "columns": {"messages": "messages | from_json"}}}).rows) == 1

@@ -73,6 +73,25 @@ def test_a_pipeline_has_no_data_of_its_own(tmp_path):
     assert "no data of its own" in out
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("stf", "set kind to one of sft, rm, grpo, eval, pipeline; did you mean 'sft'?"),
+        ("GRPO", "did you mean 'grpo'?"),
+        ("[sft]", "there is no kind of recipe ['sft']"),
+        ("xyz", "there is no kind of recipe 'xyz'"),
+        ("", "the recipe does not say its kind"),
+    ],
+)
+@pytest.mark.parametrize("command", ["inspect-data", "plan", "sft"])
+def test_a_kind_that_there_is_not(tmp_path, command, kind, told):
+    file = tmp_path / "p.yaml"
+    file.write_text(f"kind: {kind}\nname: p\n")
+    result = CliRunner().invoke(app, [command, str(file)])
+    assert result.exit_code == 2
+    assert told in result.output
+
+
 def test_quantiles():
     values = [5, 1, 4, 2, 3]
     assert quantiles(values, [0, 0.2, 0.5, 0.9, 1]) == [1, 1, 3, 5, 5]

@@ -46,6 +46,18 @@ def test_a_prompt_may_be_a_conversation(asked, write):
     assert load_prompts(data, asked, grpo())[0].token_ids == render_prompt(asked, talk)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "from_text"),
+    [("question", True), ("[{'role': 'user', 'content': question}]", False)],
+)
+def test_a_prompt_says_whether_it_was_text(asked, write, prompt, from_text):
+    part = {"columns": {"prompt": prompt}, "system": "Add."}
+    data = DataConfig(path=write("a.jsonl", ROWS), parts={"sums": part})
+    for each in load_prompts(data, asked, grpo()):
+        assert each.from_text is from_text
+        assert [message["role"] for message in each.messages] == ["system", "user"]
+
+
 def test_overlong_prompts(asked, write, caplog):
     rows = [*ROWS, {"question": "long " * 50, "answer": 0}]
     data = DataConfig(path=write("a.jsonl", rows), parts={"sums": PART})
@@ -97,3 +109,30 @@ def test_eval_prompts(asked, write):
     with pytest.raises(DataError, match="no such file") as caught:
         load_eval_prompts(EvalConfig(path="x/no.jsonl", parts={"easy": part}), asked, file="r.yaml")
     assert caught.value.key == "eval.path"
+
+
+def test_half_a_surrogate_pair_in_any_column(asked, write):
+    """Rewards and the run's files get all of them."""
+    for row in ({"prompt": "\ud800"}, {"prompt": "1?", "answer": ["a", {"b": "\udfff"}]}):
+        path = write("a.jsonl", [{"prompt": "1?", "answer": None}, row])
+        with pytest.raises(DataError, match=r"row train/1: .* half of a surrogate pair") as caught:
+            load_prompts(DataConfig(path=path), asked, grpo())
+        assert (caught.value.key, bool(caught.value.remedy)) == ("data.parts.train", True)
+
+
+def test_overlong_prompts_are_not_to_be_dropped_twice(asked, write):
+    data = DataConfig(path=write("a.jsonl", ROWS), parts={"sums": PART})
+    with pytest.raises(DataError) as caught:
+        load_prompts(data, asked, grpo(max_prompt_tokens=2, overlong_prompts="drop"))
+    assert caught.value.remedy == "raise grpo.max_prompt_tokens"
+
+
+def test_a_prompt_from_sharegpt(asked, write):
+    talk = [{"from": "human", "value": "1?"}, {"from": "gpt", "value": "2"}]
+    path = write("a.jsonl", [{"conversations": talk}] * 4)
+    with pytest.raises(DataError, match="no prompt in the columns conversations") as caught:
+        load_prompts(DataConfig(path=path), asked, grpo())
+    assert "{prompt: 'conversations[:-1]'}" in caught.value.remedy
+    part = {"columns": {"prompt": "conversations[:-1]"}}
+    found = load_prompts(DataConfig(path=path, parts={"a": part}), asked, grpo())
+    assert found[0].messages == ({"role": "user", "content": "1?"},)

@@ -9,8 +9,8 @@ from align.config.grpo import GrpoConfig
 from align.config.sft import SftConfig
 from align.dataset.chat import set_template
 from align.dataset.conversations import load_conversations
-from align.dataset.parts import load_parts
 from align.dataset.prompts import load_prompts
+from align.dataset.rows.parts import load_parts
 from align.errors import DataError
 
 NO_EMPTY_TURN = "'' not in messages | map(attribute='content') | map('trim')"
