@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from align.checkpoint.gguf import load_gguf
 from align.checkpoint.store import CheckpointStore, open_checkpoint
 from align.config.policy import Dtype
 from align.errors import ModelError
+from align.weights.headers import stored_tensors
+from align.weights.loaded import first_line, is_reward_model, quietly, refuse_incomplete
+from align.weights.modes import open_weights
+from align.weights.vocabulary import check_vocabulary
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -29,7 +34,8 @@ def export(source: Path | str, out: Path | str, *, dtype: Dtype = "bfloat16") ->
         ``out``, complete: it is written aside and renamed.
 
     Raises:
-        ModelError: nothing to export at ``source``, no tokenizer with it, or ``out`` is taken.
+        ModelError: nothing to export at ``source``, weights that are not all there, no tokenizer that goes
+            with them, or ``out`` is taken.
         CheckpointError: the checkpoint to export is corrupt.
     """
     import torch
@@ -44,6 +50,7 @@ def export(source: Path | str, out: Path | str, *, dtype: Dtype = "bfloat16") ->
         folder = find_model(source)
         model, base = _load(folder, kind)
         tokenizer = _load_tokenizer(source, folder, base)
+    check_vocabulary(tokenizer, model.config, file=source)
     _settle(model, tokenizer)
     _write(model, tokenizer, out)
     return out
@@ -84,14 +91,16 @@ def _holds_model(folder: Path) -> bool:
 def _load(folder: Path, dtype: Any) -> tuple[Any, Path | None]:
     """The model, adapters merged, and the adapters' base directory if there is one."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     adapter = folder / "adapter_config.json"
     if not adapter.is_file():
-        return _pretrained(AutoModelForCausalLM, folder, dtype=dtype), None
-    from peft import PeftModel
-
-    name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        return _weights(folder, dtype), None
+    try:
+        name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(
+            f"unreadable adapter configuration: {error}", file=adapter, remedy="copy the adapter again"
+        ) from error
     if not name:
         raise ModelError(
             "the adapter does not name its base model",
@@ -101,9 +110,45 @@ def _load(folder: Path, dtype: Any) -> tuple[Any, Path | None]:
         )
     base = Path(name)
     # Merged in fp32: in bf16 a small update would be rounded twice.
-    model = _pretrained(AutoModelForCausalLM, base, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    return merged.to(dtype), base
+    return _adapted(_weights(base, torch.float32), folder).to(dtype), base
+
+
+def _weights(folder: Path, dtype: Any) -> Any:
+    """A whole model: a language model, or a reward model with its head."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    config = _pretrained(AutoConfig, folder)
+    if folder.is_dir():
+        stored_tensors(folder)
+    kind = AutoModelForSequenceClassification if is_reward_model(config) else AutoModelForCausalLM
+    with quietly():
+        model, info = _pretrained(
+            kind, folder, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    refuse_incomplete(info, model, file=folder, key=None)
+    return model
+
+
+def _adapted(model: Any, folder: Path) -> Any:
+    """The model with the adapters of a directory merged in."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            adapted = PeftModel.from_pretrained(model, str(folder))
+        except Exception as error:  # another base, a damaged file: peft raises whatever comes up
+            raise ModelError(
+                f"the adapter does not fit its base model: {first_line(error)}",
+                file=folder,
+                remedy="check base_model_name_or_path in adapter_config.json and that all files are there",
+            ) from error
+    lacking = [str(each.message) for each in said if "missing adapter keys" in str(each.message)]
+    if lacking:  # peft goes on with adapters that do nothing
+        raise ModelError(
+            f"the adapter lacks weights: {lacking[0][:300]}", file=folder, remedy="copy the adapter again"
+        )
+    return adapted.merge_and_unload()
 
 
 def _load_tokenizer(source: Path, folder: Path, base: Path | None) -> Any:
@@ -121,9 +166,11 @@ def _load_tokenizer(source: Path, folder: Path, base: Path | None) -> Any:
 def _pretrained(loader: Any, folder: Path, **settings: Any) -> Any:
     try:
         return loader.from_pretrained(str(folder), **settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged file fails with whatever its reader raises
         raise ModelError(
-            f"transformers cannot load it: {error}", file=folder, remedy="check that the directory is whole"
+            f"transformers cannot load it: {first_line(error)}",
+            file=folder,
+            remedy="check that the directory is whole",
         ) from error
 
 
@@ -131,7 +178,9 @@ def _settle(model: Any, tokenizer: Any) -> None:
     """What either engine needs said in the configuration."""
     if getattr(model.config, "n_routed_experts", None):
         model.config.moe_router_dtype = "float32"  # else vLLM routes in the model's type
-    settings = model.generation_config
+    settings = getattr(model, "generation_config", None)
+    if settings is None:  # a reward model writes nothing
+        return
     if settings.eos_token_id is None:
         settings.eos_token_id = tokenizer.eos_token_id
     if settings.pad_token_id is None:
@@ -145,6 +194,7 @@ def _write(model: Any, tokenizer: Any, out: Path) -> None:
     try:
         model.save_pretrained(aside, max_shard_size="5GB")
         tokenizer.save_pretrained(aside)
+        open_weights(aside)
         if out.exists():
             out.rmdir()
         aside.rename(out)

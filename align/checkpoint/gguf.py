@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from align.errors import ModelError
+from align.weights.loaded import quietly, refuse_incomplete
 
 
 def load_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
@@ -20,7 +22,7 @@ def load_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
         chat template of the file.
 
     Raises:
-        ModelError: no reader is installed, or the file's architecture is not supported.
+        ModelError: no reader is installed, the file's architecture is not supported, or weights are missing.
     """
     try:
         import gguf  # noqa: F401  transformers' own message names neither the file nor the package
@@ -32,9 +34,14 @@ def load_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
 
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
-        packed = AutoModelForCausalLM.from_pretrained(
-            **source, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
-        )
+        with quietly():
+            packed, info = AutoModelForCausalLM.from_pretrained(
+                **source,
+                dtype=dtype,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
         tokenizer = AutoTokenizer.from_pretrained(**source)
     except Exception as error:  # a damaged file fails anywhere in the parser, with any type
         raise ModelError(
@@ -42,6 +49,7 @@ def load_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
             file=file,
             remedy="export from the original Hugging Face directory",
         ) from error
+    refuse_incomplete(info, packed, file=file, key=None)
     config = packed.config
     if getattr(config, "quantization_config", None) is not None:
         del config.quantization_config
@@ -52,8 +60,18 @@ def load_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
     tokenizer.model_max_length = config.max_position_embeddings
     for name in ("is_local", "local_files_only"):  # facts about this machine, not the tokenizer
         tokenizer.init_kwargs.pop(name, None)
+    _drop_foreign(tokenizer, config.vocab_size)
     _restore_pre_tokenizer(tokenizer, file)
     return model, tokenizer
+
+
+def _drop_foreign(tokenizer: Any, rows: int) -> None:
+    """transformers gives a vocabulary without ``<|endoftext|>`` one, past the embedding's last row."""
+    from tokenizers import Tokenizer
+
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"] = [each for each in state["added_tokens"] if each["id"] < rows]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
 
 
 def _restore_pre_tokenizer(tokenizer: Any, file: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from align.errors import ModelError
-from align.model.moe import is_moe
+from align.model.experts.routers import is_moe
 
 PAYS = 100_000_000
 """Weights of a dense model from which compiling its layers pays: it takes up to a minute at the start."""

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from align.model.attention.shared_prefix import forward_packed, pack
 from align.model.compiled import cpu_compiled
-from align.model.shared_prefix import forward_packed, pack
 
 CHUNK_ELEMENTS = 1 << 26
 """Logits held at once, in the model's type: 67M elements, 128 MiB in bf16."""

@@ -1,12 +1,14 @@
+import copy
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 import typer
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from align.checkpoint.export import export
@@ -121,10 +123,90 @@ def test_a_model_without_tokenizer_is_refused(tiny_llama, tmp_path):
 def test_damaged_weights_name_the_directory(tiny_llama, save, tmp_path):
     source = save(tiny_llama, tmp_path / "source")
     (source / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="cannot load") as caught:
+    with pytest.raises(ModelError, match="no weights") as caught:
         export(source, tmp_path / "out")
     assert caught.value.file == str(source)
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_written_weights_may_be_read_like_their_neighbours(tiny_llama, save, tmp_path):
+    before = os.umask(0o027)
+    try:
+        out = export(save(tiny_llama, tmp_path / "source"), tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in out.iterdir()} == {
+        file.name: "0o640" for file in out.iterdir()
+    }
+
+
+def edit(folder, change):
+    """Rewrite the weights of a model directory."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("lm_head.weight"), "lacks weights: lm_head.weight"),
+        (lambda t: t.update({"lm_head.weight": torch.zeros(7, 32)}), r"stored as \[7, 32\]"),
+        (lambda t: t.update({"model.layers.2.mlp.gate.weight": torch.zeros(4, 32)}), "does not compute with"),
+        (
+            lambda t: t.pop("model.layers.1.mlp.experts.3.up_proj.weight"),
+            "cannot load it|not fit|stored as",
+        ),
+    ],
+)
+def test_weights_that_are_not_the_models_are_refused(change, message, tiny_moe, save, tmp_path):
+    source = save(tiny_moe, tmp_path / "source")
+    edit(source, change)
+    with pytest.raises(ModelError, match=message) as caught:
+        export(source, tmp_path / "out")
+    assert caught.value.file == str(source)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(tiny_llama, tokenizer, tmp_path):
+    tiny_llama.save_pretrained(tmp_path / "source")
+    larger = copy.deepcopy(tokenizer)
+    larger.add_tokens(["<think>"])
+    larger.save_pretrained(tmp_path / "source")
+    with pytest.raises(ModelError, match=r"no embedding for.*'<think>' .id 259"):
+        export(tmp_path / "source", tmp_path / "out")
+
+
+def test_a_reward_model_keeps_its_head(tiny_llama, save, tmp_path):
+    config = copy.deepcopy(tiny_llama.config)
+    config.num_labels, config.pad_token_id = 1, 0
+    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    out = export(save(model, tmp_path / "source"), tmp_path / "out", dtype="float32")
+    again = AutoModelForSequenceClassification.from_pretrained(out, dtype=torch.float32)
+    assert torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.parametrize("fault", ["lacks", "damaged", "stranger", "config"])
+def test_a_faulty_adapter_is_one_clear_error(fault, tiny_moe, save, tmp_path):
+    base = save(tiny_moe, tmp_path / "base")
+    model = reload(base)
+    model.name_or_path = str(base)
+    adapter = tmp_path / "adapter"
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "o_proj"])).save_pretrained(adapter)
+    weights = adapter / "adapter_model.safetensors"
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    if fault == "lacks":
+        tensors = load_file(weights)
+        save_file({name: each for name, each in tensors.items() if "q_proj" not in name}, weights)
+    elif fault == "damaged":
+        weights.write_bytes(weights.read_bytes()[:200])
+    elif fault == "stranger":
+        (adapter / "adapter_config.json").write_text(json.dumps(settings | {"target_modules": ["c_attn"]}))
+    else:
+        (adapter / "adapter_config.json").write_text("{")
+    with pytest.raises(ModelError, match="adapter") as caught:
+        export(adapter, tmp_path / "out")
+    assert caught.value.file.startswith(str(adapter))
 
 
 def test_the_command(tiny_llama, save, tmp_path):

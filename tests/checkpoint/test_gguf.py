@@ -25,7 +25,7 @@ NAMES = {
 }
 
 
-def write_gguf(file, model, tokenizer):
+def write_gguf(file, model, tokenizer, without=()):
     """The model as llama.cpp would hold it: its own names, rotary halves interleaved in q and k."""
     config = model.config
     writer = GGUFWriter(str(file), "llama")
@@ -49,7 +49,7 @@ def write_gguf(file, model, tokenizer):
     writer.add_eos_token_id(1)
     writer.add_chat_template(tokenizer.chat_template)
     for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight":
+        if name == "lm_head.weight" or name in without:
             continue
         for ours, theirs in NAMES.items():
             name = name.replace(ours, theirs)
@@ -78,6 +78,15 @@ def test_a_gguf_file_becomes_a_plain_model(tiny_llama, tokenizer, tmp_path):
     assert again.chat_template == tokenizer.chat_template
     assert (again.bos_token, again.eos_token, again.model_max_length) == ("<start>", "<end>", 64)
     assert again.tokenize("a  1") == ["a", "ĠĠ", "1"]  # digits take no blank with them
+    assert len(again) == model.config.vocab_size  # transformers adds a token that has no embedding
+
+
+def test_a_gguf_file_that_lacks_a_weight_is_refused(tiny_llama, tokenizer, tmp_path):
+    file = tmp_path / "tiny.gguf"
+    write_gguf(file, tiny_llama, tokenizer, without=["model.layers.1.mlp.up_proj.weight"])
+    with pytest.raises(ModelError, match=r"lacks weights: model.layers.1.mlp.up_proj.weight") as caught:
+        export(file, tmp_path / "out")
+    assert caught.value.file == str(file)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 0.99])

@@ -10,10 +10,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from align.config.policy import LoraConfig
 from align.errors import ModelError
 from align.model import compiled, logprobs
-from align.model.flat_rows import blocks, use_flat_rows
+from align.model.attention.flat_rows import blocks, use_flat_rows
+from align.model.attention.shared_prefix import use_shared_prefix
+from align.model.files.lora import add_lora
 from align.model.logprobs import completion_logprobs
-from align.model.lora import add_lora
-from align.model.shared_prefix import use_shared_prefix
 
 
 def dense() -> torch.nn.Module:

@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import align.model.logprobs as module
+from align.model.attention.shared_prefix import use_shared_prefix
 from align.model.logprobs import completion_logprobs, token_logprobs
-from align.model.shared_prefix import use_shared_prefix
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12]]
 COMPLETIONS = [[20, 21], [30, 31, 32, 33, 1], [40]]

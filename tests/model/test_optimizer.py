@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from align.config.optim import OptimConfig
+from align.errors import NonFiniteError
 from align.model.optimizer import MasterAdamW
 
 CONFIG = OptimConfig(lr=1e-2, weight_decay=0.1, grad_clip=0.5)
@@ -71,3 +72,36 @@ def test_state_restores_exactly(dtype):
         optimizer.step(1e-2)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_named(dtype, value):
+    model = net(dtype)
+    optimizer = MasterAdamW(model.named_parameters(), CONFIG)
+    backward(model, 0)
+    optimizer.step(1e-2)
+    before = {name: tensor.clone() for name, tensor in optimizer.state().items()}
+    weights = copy.deepcopy(model.state_dict())
+    backward(model, 1)
+    (model(torch.ones(1, 6, dtype=dtype)).float()[0, 1] * value).backward()
+    with pytest.raises(NonFiniteError, match=r"step 7: the gradient is not finite, first in 0\.bias"):
+        optimizer.step(1e-2, "step 7: ")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in optimizer.state().items())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    backward(model, 1)  # nothing of the broken gradient is left
+    assert optimizer.step(1e-2) < 1e3
+
+
+def test_weights_or_moments_that_are_not_finite_are_found():
+    model = net(torch.bfloat16)
+    optimizer = MasterAdamW(model.named_parameters(), CONFIG)
+    backward(model, 0)
+    optimizer.step(1e-2)
+    assert optimizer.fault() is None
+    optimizer.master["2.bias"].data.fill_(3e38)  # finite, though their sum overflows
+    assert optimizer.fault() is None
+    optimizer.adamw.state[optimizer.master["0.weight"]]["exp_avg"][1, 2] = float("inf")
+    found = optimizer.fault()
+    assert isinstance(found, NonFiniteError)
+    assert found.message == "0.weight holds values that are no finite numbers (exp_avg)"

@@ -7,6 +7,7 @@ import torch
 
 from align.algo.reduce import token_weights
 from align.config.recipe import GrpoRecipe
+from align.errors import NonFiniteError
 from align.model.policy import PolicyModel
 from align.types import TrainBatch
 
@@ -123,3 +124,36 @@ def test_the_reference_of_adapters_is_the_model_below_them():
     adapted = policy.logprobs(batch)
     for row, plain_row in zip(adapted, expected, strict=True):
         assert max(abs(a - b) for a, b in zip(row, plain_row, strict=True)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "column", "value", "said"),
+    [
+        ("float32", "advantages", 1e39, "advantage of a completion of prompt p/1"),
+        ("bfloat16", "advantages", float("nan"), "advantage of a completion of prompt p/1"),
+        ("float32", "rollout_logprobs", float("nan"), "log-probability of the rollout engine .* prompt p/1"),
+        ("bfloat16", "ref_logprobs", float("-inf"), "log-probability under the reference of a .* prompt p/1"),
+    ],
+)
+def test_an_update_with_a_number_that_is_none_changes_nothing(dtype, column, value, said, tmp_path):
+    policy = PolicyModel(recipe(dtype, grpo={"beta": 0.1, "micro_batch_tokens": 20}), device="cpu")
+    batch = batch_of(policy)
+    batch.ref_logprobs = policy.ref_logprobs(batch)
+    policy.update(batch)
+    before = {name: tensor.clone() for name, tensor in policy.optimizer.state().items()}
+    good = getattr(batch, column)[2]
+    getattr(batch, column)[2] = value if column == "advantages" else [0.0, value, 0.0]
+    with pytest.raises(NonFiniteError, match=f"step 2: the loss is (nan|inf|-inf), as the {said}"):
+        policy.update(batch)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in policy.optimizer.state().items())
+    getattr(batch, column)[2] = good
+    assert policy.update(batch)["train/grad_norm"] < 1e3
+    policy.save(tmp_path)
+
+
+def test_a_policy_that_is_not_finite_is_not_saved(tmp_path):
+    policy = PolicyModel(recipe(), device="cpu")
+    next(policy.model.parameters()).data[0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="no finite numbers"):
+        policy.save(tmp_path)
+    assert not list(tmp_path.iterdir())
