@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from align.errors import RewardError
 from align.reward.contract import Sample, reward
 
-__all__ = ["Sample", "reward"]
+__all__ = ["RewardError", "Sample", "reward"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 from align.errors import RewardError
+from align.packed import Listed
 from align.types import Completion, FinishReason, Message, Prompt
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,7 +27,8 @@ class Sample:
     prompt: tuple[Message, ...]
     """The conversation that was answered."""
     completion: str
-    """The answer, decoded without special tokens."""
+    """The answer, decoded without special tokens; with ``rollout.keep_special_tokens``, without those that
+    begin, end and pad a text."""
     token_ids: Sequence[int] = ()
     """[T] ints, the end-of-sequence token included when it was sampled."""
     finish_reason: FinishReason = "stop"
@@ -39,6 +41,22 @@ class Sample:
     """The mixture part of the row."""
     prompt_id: str = ""
     sample_index: int = 0
+    prompt_from_text: bool = False
+    """The row's prompt was text, not messages: functions written for TRL then get texts, as from TRL."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (
+            self.prompt,
+            self.completion,
+            Listed(self.token_ids),
+            self.finish_reason,
+            self.max_new_tokens,
+            self.columns,
+            self.part,
+            self.prompt_id,
+            self.sample_index,
+            self.prompt_from_text,
+        )
 
     @property
     def truncated(self) -> bool:
@@ -81,6 +99,7 @@ class Sample:
             part=prompt.part,
             prompt_id=prompt.id,
             sample_index=completion.sample_index,
+            prompt_from_text=prompt.from_text,
         )
 
 

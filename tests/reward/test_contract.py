@@ -22,6 +22,13 @@ def test_sample_of_a_prompt_and_its_completion() -> None:
     assert sample.max_new_tokens == 3
 
 
+@pytest.mark.parametrize("text", [False, True])
+def test_a_sample_says_whether_its_prompt_was_text(text: bool) -> None:
+    prompt = Prompt("sums/7", ({"role": "user", "content": "2+2?"},), [1], from_text=text)
+    completion = Completion("sums/7", 0, [5], [0.0], "4", "stop", weight_version=0, seed=1)
+    assert Sample.of(prompt, completion, max_new_tokens=3).prompt_from_text is text
+
+
 def test_missing_column_names_what_there_is() -> None:
     sample = Sample((), "x", columns={"answer": 1, "level": 2}, part="maths")
     assert "answer" in sample

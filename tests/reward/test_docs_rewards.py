@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from align.cli.main import app
 from align.config.rewards import RewardsConfig
-from align.reward.combine import Combination
+from align.reward.bank.combine import Combination
+from align.reward.bank.ledger import Ledger
+from align.reward.bank.terms import Term, load_terms
+from align.reward.calls.score import call
 from align.reward.contract import Sample
-from align.reward.ledger import Ledger
-from align.reward.registry import resolve
-from align.reward.score import call
-from align.reward.terms import Term, load_terms
+from align.reward.functions.registry import resolve
 from align.types import Outcome
 
 
@@ -65,6 +65,8 @@ def test_recipe_loads(blocks: dict[str, list[str]]) -> None:
         ("distinct", "native", [0, 0, 1]),
         ("trl_style", "trl", [0, 0, 1]),
         ("verl_style", "verl", [1, 1, 0]),
+        ("openrlhf_style", "openrlhf", [1, 1, 0]),
+        ("verifiers_style", "verifiers", [1, 1, 0]),
     ],
 )
 def test_functions_run(folder: Path, spec: str, style: str, scores: list[float]) -> None:
@@ -128,4 +130,11 @@ def test_worked_examples(repo_root: Path, tmp_path: Path) -> None:
                         assert reward == pytest.approx(float(row["reward"]), rel=0, abs=1e-6), row
                     shown = {name: float(text) for name, text in row.items() if name.startswith("λ ")}
                     assert shown == pytest.approx(before, rel=0, abs=1e-6)
+            bank.end_step()
     assert rows == 27  # no table was overlooked
+
+
+@pytest.mark.parametrize(("args", "expected"), [({}, [1.0, 0.0]), ({"count": 2}, [0.0, 1.0])])
+def test_maker_gives_a_function(folder: Path, args: dict[str, int], expected: list[float]) -> None:
+    samples = [Sample(({"role": "user", "content": "?"},), text) for text in ("one", "one\ntwo")]
+    assert [each.value for each in call(resolve("lines:get_lines_reward", args), samples)] == expected

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import RewardError
-from align.reward.sandbox.verdict import Isolation, Limits, Protection, SandboxError, Verdict
+from align.reward.sandbox.verdict import Isolation, Limits, Protection, Run, SandboxError, Verdict
 
 START_SECONDS = 20.0
 GRACE_SECONDS = 5.0
@@ -82,22 +82,35 @@ class Sandbox:
         """
         if not tests:
             raise RewardError("there are no tests", key="tests", remedy="give at least one, or drop the row")
-        limits = limits or Limits()
-        job = {
-            "code": code,
-            "setup": setup,
-            "tests": list(tests),
-            "wall_seconds": limits.wall_seconds,
-            "limits": {
-                "memory_bytes": limits.memory_mb << 20,
-                "cpu_seconds": limits.cpu_seconds,
-                "file_bytes": limits.output_kb << 10,
-            },
-        }
-        with self._lock:
-            start = time.monotonic()
-            verdict, ended = self._try(json.dumps(job).encode(), limits.wall_seconds, isolation)
-            return _verdict(verdict, ended, len(tests), time.monotonic() - start)
+        job = {"code": code, "setup": setup, "tests": list(tests)}
+        told, ended, seconds = self._job(job, limits or Limits(), isolation)
+        return _verdict(told, ended, len(tests), seconds)
+
+    def run_program(
+        self,
+        code: str,
+        stdin: str = "",
+        *,
+        limits: Limits | None = None,
+        isolation: Isolation = "best_effort",
+    ) -> Run:
+        """Run code as a program, in a process of its own. What it should print does not go along.
+
+        Args:
+            code: a Python program.
+            stdin: its standard input.
+            isolation: ``required`` refuses to run anything where a protection is missing.
+
+        Raises:
+            RewardError: the machine lacks what ``isolation`` demands.
+            SandboxError: the sandbox failed.
+        """
+        told, ended, seconds = self._job({"program": code, "stdin": stdin}, limits or Limits(), isolation)
+        verdict = _verdict(told, ended, 1, seconds)
+        left_well = verdict.reason == "exited" and told["gone"] and ended.get("code") == 0  # by os._exit(0)
+        return Run(
+            "passed" if left_well else verdict.reason, told.get("printed", ""), verdict.detail, seconds
+        )
 
     def close(self) -> None:
         """End the process; the next job starts another."""
@@ -112,6 +125,23 @@ class Sandbox:
             process.kill()
             process.wait()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _job(
+        self, job: dict[str, Any], limits: Limits, isolation: Isolation
+    ) -> tuple[dict[str, Any], dict[str, Any], float]:
+        """The judge's verdict, how the processes ended, and the seconds it took."""
+        job |= {
+            "wall_seconds": limits.wall_seconds,
+            "limits": {
+                "memory_bytes": limits.memory_mb << 20,
+                "cpu_seconds": limits.cpu_seconds,
+                "file_bytes": limits.output_kb << 10,
+            },
+        }
+        with self._lock:
+            start = time.monotonic()
+            told, ended = self._try(json.dumps(job).encode(), limits.wall_seconds, isolation)
+            return told, ended, time.monotonic() - start
 
     def _try(self, job: bytes, seconds: float, isolation: Isolation) -> tuple[dict[str, Any], dict[str, Any]]:
         for _ in range(ATTEMPTS):
@@ -233,7 +263,7 @@ def _verdict(told: dict[str, Any], ended: dict[str, Any], tests: int, seconds: f
         raise RewardError(told["fault"], key="tests", remedy="mend the row's tests, or drop the row")
     if "statuses" in told:
         statuses = told["statuses"]
-        if ended.get("signal") == signal.SIGXCPU:
+        if ended.get("code") == -signal.SIGXCPU:
             statuses = ["timeout" if status == "exited" else status for status in statuses]
         return Verdict(tuple(statuses), told["detail"], seconds)
     if not told and not ended["in_time"]:  # a test hangs by itself, or waits for what never comes
@@ -246,6 +276,8 @@ def _verdict(told: dict[str, Any], ended: dict[str, Any], tests: int, seconds: f
 _shared = Sandbox()
 atexit.register(_shared.close)
 
+run_program = _shared.run_program
+"""``Sandbox.run_program`` in the sandbox that this process shares."""
 run_tests = _shared.run
 """``Sandbox.run`` in the sandbox that this process shares."""
 protection = _shared.protection

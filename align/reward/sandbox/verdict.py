@@ -79,6 +79,19 @@ _GUARDED = tuple(item.name for item in fields(Protection) if item.name != "reaso
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """How a program ended, and what it printed."""
+
+    status: str
+    """``passed`` where it ended by itself with status 0, else one of ``REASONS``."""
+    printed: str = ""
+    """Its standard output; the error stream is not kept."""
+    detail: str = ""
+    """Why it did not pass. It comes from the code: do not trust it."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """How the tests of one job ended."""
 

@@ -44,7 +44,7 @@ def still_sound(sandbox: Sandbox) -> Iterator[None]:
     tests = ["assert f(3) == 6", "assert left() == []"]
     assert sandbox.run(honest, tests, limits=Limits(wall_seconds=60)).reason == "passed"
     inside = psutil.Process(process.pid)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     # Helper and first process of the namespaces, the judge, the next candidate.
     while len(inside.children(recursive=True)) > 4:
         assert time.monotonic() < deadline, inside.children(recursive=True)
@@ -58,7 +58,7 @@ def attack(sandbox: Sandbox, still_sound: None) -> Callable[..., Verdict]:
     def attack(code: str, *, test: str = f"assert f(3) == {SECRET!r}", limits: Limits = LIMITS) -> Verdict:
         start = time.monotonic()
         verdict = sandbox.run(code, [test], limits=limits)
-        assert time.monotonic() - start < limits.wall_seconds + 3
+        assert time.monotonic() - start < limits.wall_seconds + 20
         assert verdict.reason != "passed", verdict
         return verdict
 

@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import limits
+from . import limits, program
 from .peer import Lost, Peer, Wire
 
 _NAME = "solution"
@@ -41,13 +41,18 @@ class Candidate(Peer):
             return names[args[0]]
         if operation == "limit":
             return limits.apply(args[0])
-        if operation == "load":
-            exec(compile(args[0], f"<{_NAME}>", "exec", dont_inherit=True), names)
-            value: Any = {name: names[name] for name in args[1] if name in names}
-        else:
-            value = _OPERATIONS[operation](*args)
-        sys.stdout.flush()  # what is printed counts at once
-        return value
+        if operation == "give":
+            return program.give(args[0])
+        if operation == "main":
+            return program.run(args[0])
+        try:
+            if operation == "load":
+                sys.stderr = open("/dev/null", "w")  # noqa: SIM115 - a test may read what is printed
+                exec(compile(args[0], f"<{_NAME}>", "exec", dont_inherit=True), names)
+                return {name: names[name] for name in args[1] if name in names}
+            return _OPERATIONS[operation](*args)
+        finally:
+            sys.stdout.flush()  # what is printed counts at once
 
     def refer(self, value: Any) -> list[Any]:
         return ["object", self.own(value)]
@@ -77,6 +82,15 @@ def _apply_in_place(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     return args
 
 
+def _await(value: Any) -> Any:
+    import asyncio  # takes long, and few need it
+
+    async def wait() -> Any:
+        return await value
+
+    return asyncio.run(wait())
+
+
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "apply": _apply,
     "apply_in_place": _apply_in_place,
@@ -85,6 +99,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "getitem": operator.getitem,
     "setitem": operator.setitem,
     "delitem": operator.delitem,
+    "await": _await,
     "len": len,
     "bool": bool,
     "str": str,

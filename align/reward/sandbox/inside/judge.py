@@ -6,7 +6,6 @@ values are evaluated here, with this process's own built-ins.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import importlib
 import json
@@ -18,30 +17,19 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import limits
+from . import limits, runners
+from .echo import Echo
 from .peer import Lost, Peer, Wire
 from .remote import Remote, call_as_statement
+from .source import STATEMENT, Test
 
 ANSWER_BYTES = 8 << 20
 """Longest answer of the code to one question."""
-_STATEMENT = "__call_as_statement__"
 _NO_EXCEPTIONS = frozenset({"StopIteration", "StopAsyncIteration"})
 """Raised through a ``map`` or ``all`` of the test, these would end it early, as if all were well."""
 
 
 _UNCLEAN = frozenset({"memory", "malformed"})
-_PURE = (
-    *(ast.Module, ast.Assert, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant),
-    *(ast.Compare, ast.cmpop, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator),
-    *(ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Subscript, ast.Slice),
-)
-_PURE_BUILTINS = frozenset(
-    (
-        *("abs", "all", "any", "bool", "bytes", "complex", "dict", "divmod", "enumerate", "float"),
-        *("frozenset", "int", "len", "list", "map", "max", "min", "range", "reversed", "round", "set"),
-        *("sorted", "str", "sum", "tuple", "zip"),
-    )
-)
 
 
 class _Left(BaseException):
@@ -53,10 +41,15 @@ class Judge(Peer):
 
     lost: Lost | None = None
 
+    def __init__(self, wire: Wire, output: int) -> None:
+        super().__init__(wire)
+        self._echo = Echo(output)
+
     def ask(self, operation: str, *args: Any) -> Any:
         if self.lost is None:
             try:
-                return super().ask(operation, *args)
+                with self._echo:
+                    return super().ask(operation, *args)
             except Lost as lost:
                 self.lost = lost
         raise self.lost
@@ -99,43 +92,6 @@ class Judge(Peer):
             return RuntimeError(text)
 
 
-class Test:
-    """A compiled test, the names that it uses and those that it binds.
-
-    A ``pure`` one only evaluates expressions of plain data: it cannot change anything in this process,
-    so that the next job may use the same process.
-
-    Raises:
-        SyntaxError, ValueError: it does not parse.
-    """
-
-    def __init__(self, source: str) -> None:
-        tree = ast.parse(source)
-        names: set[str] = set()
-        bound: set[str] = set()
-        dotted: set[str] = set()
-        pure = True
-        for node in ast.walk(tree):
-            pure = pure and isinstance(node, _PURE)
-            if isinstance(node, ast.Name):
-                (names if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and node.name:
-                bound.add(node.name)
-            elif isinstance(node, ast.arg):
-                bound.add(node.arg)
-            elif isinstance(node, ast.alias):
-                bound.add((node.asname or node.name).partition(".")[0])
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                dotted.add(node.value.id)
-            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                call = node.value
-                call.args.insert(0, call.func)
-                call.func = ast.copy_location(ast.Name(_STATEMENT, ast.Load()), call)
-        self.names, self.bound, self.dotted = frozenset(names), frozenset(bound), frozenset(dotted)
-        self.pure = pure and not names & (vars(builtins).keys() - _PURE_BUILTINS)
-        self.code = compile(tree, "<test>", "exec", dont_inherit=True)
-
-
 class Bench:
     """The names that tests see, and the verdicts.
 
@@ -151,15 +107,22 @@ class Bench:
         self._judge = judge
         self._output = output
         self._output_bytes = output_bytes
-        self._builtins = dict(vars(builtins)) | {_STATEMENT: call_as_statement}
-        self._globals: dict[str, Any] = {"__builtins__": self._builtins, "__name__": "tests"}
+        self._builtins = dict(vars(builtins)) | runners.ENDING | {STATEMENT: call_as_statement}
+        self._globals: dict[str, Any] = {}
+        self._found: list[BaseException | str] = []
+        if not all(test.pure for test in tests):
+            self._globals = vars(runners.module_of_tests())
+            runners.prepare(frozenset[str]().union(*(test.modules for test in tests)), self._found.append)
+        self._globals |= {"__builtins__": self._builtins, "__name__": "__main__"}
         used = frozenset[str]().union(*(test.names for test in tests))
         bound = frozenset[str]().union(*(test.bound for test in tests))
         self._modules = frozenset[str]().union(*(test.dotted for test in tests)) & sys.stdlib_module_names
         builtin = vars(builtins).keys()
-        self._wanted = used - self._modules - {_STATEMENT}
+        self._taken = frozenset[str]().union(*(test.taken for test in tests))
+        self._wanted = used - self._modules - {STATEMENT} - runners.ENDING.keys()
         if self._wanted - bound - builtin:
             self._wanted -= builtin
+        self._wanted |= self._taken
         self._data: set[str] = set()
 
     def load(self, code: str) -> str:
@@ -169,10 +132,22 @@ class Bench:
             told = self._judge.ask("load", code, self._wanted)
             defined = {name: told[name] for name in self._wanted if name in told}  # and nothing it adds
             self._builtins.update(defined)
+            runners.offer({name: defined[name] for name in defined if name in self._taken})
             # Functions and classes stay what they are; plain data may change from test to test.
             self._data = {name for name, value in defined.items() if not isinstance(value, Remote)}
 
-        status = self._status(run)
+        return self._syntax(self._status(run))
+
+    def main(self, code: str) -> str:
+        """Have the code run as a program: its status."""
+
+        def run() -> None:
+            if (status := self._judge.ask("main", code)) != 0:
+                raise _Left(f"exit status {status!r}"[:500])
+
+        return self._syntax(self._status(run))
+
+    def _syntax(self, status: str) -> str:
         return "syntax" if status == "exception" and self.detail.startswith(_SYNTAX) else status
 
     def run(self, test: Test) -> str:
@@ -190,18 +165,14 @@ class Bench:
 
     def _status(self, run: Callable[[], None]) -> str:
         status, detail = "passed", ""
+        self._found.clear()
         try:
             run()
-        except Lost:
-            pass  # the judge remembers it, also where a test caught it
-        except MemoryError as error:
-            status, detail = "memory", str(error)
-        except _Left as error:
-            status, detail = "exited", str(error)
-        except AssertionError as error:
-            status, detail = "failed", str(error)
         except BaseException as error:
-            status, detail = "exception", f"{type(error).__name__}: {error}"
+            status, detail = _ending(error)
+        if self._found and status == "passed":  # a test runner has caught it
+            first = self._found[0]
+            status, detail = ("fault", first) if isinstance(first, str) else _ending(first)
         if self._judge.lost is not None:
             status, detail = self._judge.lost.status, self._judge.lost.detail
         if os.fstat(self._output).st_size >= self._output_bytes:
@@ -211,21 +182,42 @@ class Bench:
         return status
 
 
+def _ending(error: BaseException) -> tuple[str, str]:
+    """Status and detail of a test that ends with an exception."""
+    if isinstance(error, Lost):  # the judge remembers it, also where a test caught it
+        return "passed", ""
+    if isinstance(error, MemoryError):
+        return "memory", str(error)
+    if isinstance(error, _Left):
+        return "exited", str(error)
+    if isinstance(error, AssertionError):
+        return "failed", str(error)
+    if isinstance(error, SystemExit):  # of the test itself
+        return ("failed", f"exit status {error.code}") if error.code else ("passed", "")
+    if isinstance(error, ImportError) and error.name and not runners.is_known(error.name):
+        return "fault", _LACKS.format(error.name)  # the code's own have no name
+    return "exception", f"{type(error).__name__}: {error}"
+
+
+_LACKS = "the tests import `{}`; the sandbox has the standard library, and the answer as `solution`"
 _SYNTAX = ("SyntaxError: ", "IndentationError: ", "TabError: ")
 
 
 def judge(candidate: socket.socket, output: int, job: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """``statuses`` and ``detail`` of a job's tests; or the ``fault`` of its tests; or the ``failure`` of
     the sandbox. And whether this process is as it was before."""
+    if "program" in job:
+        return run_program(candidate, output, job)
     try:
         setup, *tests = [Test(source) for source in (job["setup"], *job["tests"])]
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return {"fault": f"a test that does not parse: {error}"}, True
-    peer = Judge(Wire(candidate, ANSWER_BYTES, time.monotonic() + job["wall_seconds"]))
+    if lacking := next((test.absent for test in (setup, *tests) if test.absent), None):
+        return {"fault": _LACKS.format(lacking)}, True
     try:
-        peer.ask("limit", job["limits"])  # it has not seen the code yet
+        peer = _ready(candidate, output, job)
     except (Lost, Exception) as error:
-        return {"failure": f"the process for the code did not start: {error}"}, False
+        return _not_started(error), False
     bench = Bench(peer, [setup, *tests], output, job["limits"]["file_bytes"])
     status = bench.load(job["code"])
     if status == "passed":
@@ -235,6 +227,34 @@ def judge(candidate: socket.socket, output: int, job: dict[str, Any]) -> tuple[d
         return {"fault": bench.detail}, False
     clean = setup.pure and all(test.pure for test in tests) and not _UNCLEAN.intersection(statuses)
     return {"statuses": statuses, "detail": bench.detail}, clean
+
+
+def run_program(candidate: socket.socket, output: int, job: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """One of ``statuses``, ``detail`` and what the program ``printed``; or the ``failure`` of the sandbox.
+    And whether this process is as it was before. What should be printed is for the client to know."""
+    try:
+        peer = _ready(candidate, output, job)
+    except (Lost, Exception) as error:
+        return _not_started(error), False
+    limit = job["limits"]["file_bytes"]
+    bench = Bench(peer, [], output, limit)
+    status = bench.main(job["program"])
+    printed = os.pread(output, limit, 0).decode(errors="replace")
+    told = {"statuses": [status], "detail": bench.detail, "printed": printed, "gone": peer.lost is not None}
+    return told, status not in _UNCLEAN
+
+
+def _ready(candidate: socket.socket, output: int, job: dict[str, Any]) -> Judge:
+    """The candidate with its input, under its limits. It has not seen the code yet."""
+    peer = Judge(Wire(candidate, ANSWER_BYTES, time.monotonic() + job["wall_seconds"]), output)
+    if "program" in job:
+        peer.ask("give", job["stdin"])
+    peer.ask("limit", job["limits"])
+    return peer
+
+
+def _not_started(error: BaseException) -> dict[str, Any]:
+    return {"failure": f"the process for the code did not start: {error}"}
 
 
 def warm_up() -> None:

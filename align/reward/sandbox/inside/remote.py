@@ -8,7 +8,7 @@ are compared by the code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from .peer import Peer
@@ -62,6 +62,10 @@ class Remote:
 
     def __next__(self) -> Any:
         return self._ask("next")
+
+    def __await__(self) -> Generator[None, None, Any]:
+        return self._ask("await")
+        yield  # which makes it the iterator that `await` wants
 
     def __contains__(self, key: Any) -> bool:
         raise TypeError("an object of the code cannot be searched with `in`; compare list(…) of it")

@@ -158,7 +158,7 @@ class Zygote:
             again = in_time and judging.sock.recv(1) == b"+"
             status = self._end(tested.process, None if again else judging)
             self._wipe()
-            ended = {"in_time": in_time, "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0}
+            ended = {"in_time": in_time, "code": os.waitstatus_to_exitcode(status)}
 
     def _protection(self) -> dict[str, Any]:
         """What guards each thing that must be guarded; an empty list where nothing does."""
@@ -177,9 +177,9 @@ class Zygote:
     def _candidate(self) -> _Child:
         ours, theirs = socket.socketpair()
         printed = os.memfd_create("printed")
-        with theirs, open("/dev/null", "rb") as null:
+        with theirs, open(os.memfd_create("input"), "rb") as given:  # empty, unless the job fills it
             process = self._fork(
-                [null.fileno(), printed, printed, theirs.fileno()],
+                [given.fileno(), printed, printed, theirs.fileno()],
                 lambda: candidate.main(socket.socket(fileno=3)),
             )
         return _Child(process, ours, printed)
