@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from langdetect import DetectorFactory, LangDetectException, detect
 
+from ._languages import chinese, code_of
 from ._sentences import capital_words, sentences
 
 Check = Callable[..., bool]
@@ -62,8 +63,13 @@ def letter_count(text: str, letter: str, let_relation: str, let_frequency: int) 
 
 @check("language:response_language")
 def in_language(text: str, language: str) -> bool:
-    """The answer is in the language (ISO 639-1); a text without letters is in any."""
-    return _language(text) in {language, None}
+    """The answer is in the language, a code or a name; a text without letters is in any. ``zh`` is Chinese
+    in either script."""
+    wanted = code_of(language)
+    found = _language(text)
+    if wanted.startswith("zh") and found is not None:
+        return found.startswith("zh") and (wanted == found or "zh" in {wanted, found})
+    return found in {wanted, None}
 
 
 @check("length_constraints:number_sentences")
@@ -224,7 +230,9 @@ def _filled(text: str, divider: str) -> int | None:
 
 @lru_cache(maxsize=64)
 def _language(text: str) -> str | None:
-    """ISO 639-1 code (zh-cn, zh-tw for Chinese), or None for a text without letters."""
+    """ISO 639-1 code (also zh-cn, zh-tw), or None for a text without letters."""
+    if script := chinese(text):  # langdetect takes short or traditional Chinese for Korean
+        return script
     try:
         return str(detect(text))
     except LangDetectException:

@@ -6,16 +6,20 @@ import re
 
 from align.reward import Sample, reward
 
+_THOUGHT = r"(?s)\s*+(?:<think>)?(?:(?!</?think>).)+</think>"
+"""One thought. Where the chat template opens ``<think>`` in the prompt, the answer only closes it."""
+
 PATTERNS = {
     "boxed": r"(?s).*\\boxed\s*\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}.*",
     "gsm8k": r"(?s)(?:(?!####).)*\S\s*\n#### [^\n]+\s*",
     "answer_line": r"(?s).*(?:^|\n)(?:Final )?Answer: [^\n]+\s*",
-    "think_answer": r"(?s)\s*<think>(?:(?!</?think>).)+</think>\s*<answer>(?:(?!</?answer>).)+</answer>\s*",
-    "think": r"(?s)\s*<think>(?:(?!</?think>).)+</think>(?:(?!</?think>).)*\S(?:(?!</?think>).)*",
+    "think_answer": rf"{_THOUGHT}\s*<answer>(?:(?!</?answer>|</?think>).)+</answer>\s*",
+    "think": rf"{_THOUGHT}(?:(?!</?think>).)*(?!</?think>)\S(?:(?!</?think>).)*",
 }
 """Named forms. ``boxed`` has a ``\\boxed{}`` (braces two deep); ``gsm8k`` ends in one line ``#### …``
 after some reasoning; ``answer_line`` ends in a line ``Answer: …``; ``think_answer`` is one
-``<think>`` block, then one ``<answer>`` block; ``think`` is one ``<think>`` block, then text."""
+``<think>`` block, then one ``<answer>`` block; ``think`` is one ``<think>`` block, then text. The opening
+``<think>`` may be missing, as the prompt may hold it; the closing one may not."""
 
 
 @reward

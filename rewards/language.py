@@ -9,11 +9,10 @@ that share a script are not told apart: French counts as English, Japanese in Ha
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from align.reward import Sample, reward
 
-Language = Literal["en", "zh"]
+from ._languages import code_of
 
 _OPENING = 10  # units of a prompt that tell its language
 _IGNORED = re.compile(
@@ -30,18 +29,20 @@ _UNITS = re.compile(
 
 
 @reward
-def language(sample: Sample, expected: Language | None = None) -> float | None:
+def language(sample: Sample, expected: str | None = None) -> float | None:
     """Share of the answer's words and Han characters in the expected language; abstains without any.
 
     Args:
-        expected: ``en`` or ``zh``; without it the column ``language`` where the row has one, else the
-            language of the first words of the last user message.
+        expected: English or Chinese, as a code or name (``en``, ``zh-CN``, ``Chinese``); without it the
+            column ``language`` where the row has one, else the language of the first words of the last
+            user message.
     """
-    wanted = expected or sample.get("language") or _asked_in(sample)
+    given = expected or sample.get("language")
+    wanted = code_of(given).partition("-")[0] if given else _asked_in(sample)
     if wanted is None:
         return None
     if wanted not in {"en", "zh"}:
-        raise ValueError(f"knows the languages en and zh, not {wanted!r}")
+        raise ValueError(f"knows the languages en and zh, not {given!r}")
     found = units(sample.completion)
     return found.count(wanted) / len(found) if found else None
 

@@ -1,21 +1,25 @@
-"""Code by unit tests: runs the answer's code block against the row's tests, in a sandbox.
+"""Code by unit tests: runs the answer's code against the row's tests, in a sandbox.
 
-Columns: ``tests``, a list of statements such as ``assert double(2) == 4`` (or one text, which counts as
-one test), and optionally ``setup``, statements that run between the code and the tests.
+Columns: ``tests``, statements such as ``assert double(2) == 4``, or inputs and outputs of a program or a
+function; ``input_output``, ``inputs`` with ``outputs``, or ``ground_truth`` in its place, as the data sets
+name them. Optionally ``setup``, statements that run between the code and the tests.
 """
 
 from __future__ import annotations
 
 import re
-from textwrap import dedent
+import time
+from dataclasses import replace
 from typing import get_args
 
 from align.reward import Sample, reward
-from align.reward.sandbox import Isolation, Limits, run_tests
+from align.reward.sandbox import Isolation, Limits, Verdict, run_program, run_tests
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
-_PYTHON = frozenset({"", "py", "python", "python3"})
-_DEFINES = re.compile(r"^(?:async def|def|class)\b", re.MULTILINE)
+from ._code_choice import is_method, module_of, names_of, program_of
+from ._code_nodes import NODES, signature_of, trimmed
+from ._code_tests import PRELUDE, SAME, Calls, Runs, Statements, same_output, tests_of
+
+_FUTURE = re.compile(r"(?:from __future__ import .*\n)*")
 
 
 @reward(timeout=30)
@@ -26,7 +30,7 @@ def unit_tests(
     memory_mb: int = 512,
     isolation: Isolation = "required",
 ) -> dict[str, float] | None:
-    """1 where the code passes all tests, else 0; abstains where ``tests`` is null.
+    """1 where the code passes all tests, else 0; abstains where the tests are null.
 
     The parts hold ``share``, the share of the tests that passed, and, where that is not all of them, a 1
     under the reason of the first that did not: ``no_code`` or one of the sandbox's reasons.
@@ -39,17 +43,17 @@ def unit_tests(
     """
     if isolation not in get_args(Isolation):
         raise ValueError(f"isolation is one of {', '.join(get_args(Isolation))}; got {isolation!r}")
-    tests = sample["tests"]
-    if tests is None:
-        return None
     limits = Limits(wall_seconds=timeout, cpu_seconds=int(timeout) + 1, memory_mb=memory_mb)
-    verdict = run_tests(
-        code_of(sample.completion),
-        [tests] if isinstance(tests, str) else list(tests),
-        setup=sample.get("setup") or "",
-        limits=limits,
-        isolation=isolation,
-    )
+    asked = tests_of(sample)
+    if asked is None:
+        return None
+    if isinstance(asked, Runs):
+        verdict = _of_runs(program_of(sample.completion), asked, limits, isolation)
+    else:
+        setup = sample.get("setup") or ""
+        judged = _of_calls if isinstance(asked, Calls) else _of_statements
+        code, tests, setup = judged(sample, asked, setup)
+        verdict = run_tests(code, tests, setup=setup, limits=limits, isolation=isolation)
     share = verdict.share
     parts = {"share": share}
     if verdict.reason != "passed":
@@ -57,13 +61,62 @@ def unit_tests(
     return {"score": share if partial_credit else float(share == 1.0), **parts}
 
 
-def code_of(text: str) -> str:
-    """The last fenced Python block that defines a function or class, else the last one, else all of it.
+def _of_statements(sample: Sample, asked: Statements, setup: str) -> tuple[str, list[str], str]:
+    """Code, tests and setup."""
+    return (
+        module_of(sample.completion, names_of([setup, *asked.tests]), _contexts(sample)),
+        asked.tests,
+        setup,
+    )
 
-    A block that is never closed goes on to the end. What indents all of it does not count: templates that
-    end in ``Assistant:`` leave a space in front of an answer.
-    """
-    found = [code for language, code in _FENCE.findall(text) if language.lower() in _PYTHON]
-    blocks = [dedent(code).strip() for code in found]
-    defining = [code for code in blocks if _DEFINES.search(code)]
-    return (defining or blocks or [dedent(text).strip()])[-1]
+
+def _of_calls(sample: Sample, asked: Calls, setup: str) -> tuple[str, list[str], str]:
+    """Code, tests and setup, for a function or a method of a class ``Solution``."""
+    code = module_of(sample.completion, {asked.name, "Solution"}, _contexts(sample))
+    first = _FUTURE.match(code)
+    assert first is not None
+    code = first[0] + PRELUDE + code[first.end() :]
+    function = f"Solution().{asked.name}" if is_method(code, asked.name) else asked.name
+    given_all = [given for given, _ in asked.cases]
+    signature = signature_of(asked.name, code, _contexts(sample), "tests", given_all)
+    if signature.nodes:
+        tests = []
+        for given, expected in asked.cases:
+            wanted = trimmed(expected, signature)
+            rest = f"{signature.arguments!r}, {signature.result!r}, {isinstance(wanted, list)}, {given!r}"
+            tests.append(f"assert _accepted(_with_nodes({function}, {rest}), {wanted!r})")
+        return f"{code}\n{NODES}", tests, f"{SAME}\n{setup}"
+    tests = [
+        f"assert _accepted({function}({', '.join(map(repr, given))}), {wanted!r})"
+        for given, wanted in asked.cases
+    ]
+    return code, tests, f"{SAME}\n{setup}"
+
+
+def _of_runs(code: str, asked: Runs, limits: Limits, isolation: Isolation) -> Verdict:
+    """Each input in a process of its own, until the time is over."""
+    statuses: list[str] = []
+    detail, end = "", time.monotonic() + limits.wall_seconds
+    for given, wanted in asked.cases:
+        left = end - time.monotonic()
+        if left <= 0:
+            statuses.append("timeout")
+            continue
+        size = max(limits.output_kb, 2 * len(wanted.encode()) >> 10)
+        run = run_program(
+            code,
+            given,
+            limits=replace(limits, wall_seconds=left, cpu_seconds=int(left) + 1, output_kb=size),
+            isolation=isolation,
+        )
+        right = run.status != "passed" or same_output(wanted, run.printed)
+        statuses.append(run.status if right else "failed")
+        detail = detail or run.detail
+    return Verdict(tuple(statuses), detail)
+
+
+def _contexts(sample: Sample) -> list[str]:
+    """Texts that may give the signature: starter code, the last request."""
+    starter = sample.get("starter_code")
+    asked = [turn["content"] for turn in sample.prompt if turn["role"] == "user"][-1:]
+    return [text for text in (starter, *asked) if isinstance(text, str) and text]

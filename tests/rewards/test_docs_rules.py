@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from align.config.rewards import RewardsConfig
-from align.reward.registry import SHIPPED, RewardFunction, resolve
+from align.reward.functions.registry import SHIPPED, RewardFunction, resolve
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def test_terms_load(page: str) -> None:
         if "rewards" in block:
             terms |= RewardsConfig.model_validate(block["rewards"]).terms
     assert set(terms) == {
-        "answer", "choice", "follows", "same_language", "refusal", "form", "overlong", "loops",
+        "answer", "choice", "follows", "mine", "same_language", "refusal", "form", "overlong", "loops",
     }  # fmt: skip
     for term in terms.values():
         assert isinstance(resolve(str(term.function), term.args), RewardFunction)

@@ -1,23 +1,19 @@
 from __future__ import annotations
 
 import gc
-import json
-import random
-import re
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from align.errors import RewardError
 from align.reward.contract import Sample
-from align.reward.registry import resolve
+from align.reward.functions.registry import resolve
 
 Score = Callable[..., float | None]
 
 EXACT = resolve("exact_answer").function
+LIMITS = EXACT.__globals__["equivalent"].__globals__
 
 
 def exact(text: str, answer: object) -> float | None:
@@ -53,7 +49,7 @@ def exact(text: str, answer: object) -> float | None:
         ("50%", "Answer: 50"),
         ("0.5", "50%"),
         ("-3", "x = -3"),
-        ("3", "5-3"),
+        ("2", "5-3"),
         ("-3", "The answer is −3"),
         ("-5", "The answer is -5 degrees"),
         ("12", "答案是12。"),
@@ -163,11 +159,13 @@ def test_null_abstains_and_a_missing_or_absurd_column_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("extract", "value"),
-    [("auto", 1), ("boxed", 1), ("hash", 0), ("answer", 0), ("formula", 0), ("number", 0)],
+    [("auto", "3"), ("boxed", "1"), ("hash", "2"), ("answer", "3"), ("formula", None), ("number", "4")],
 )
-def test_where_to_look(score: Score, extract: str, value: float) -> None:
+def test_where_to_look(score: Score, extract: str, value: str | None) -> None:
     text = "\\boxed{1}\n#### 2\nAnswer: 3\nand 4"
-    assert score("exact_answer", text, args={"extract": extract}, answer="1") == value
+    for answer in "1234":
+        found = score("exact_answer", text, args={"extract": extract}, answer=answer)
+        assert found == float(answer == value)
     assert score("exact_answer", "no mark: 4", args={"extract": extract}, answer="4") == float(
         extract in {"auto", "number"}
     )
@@ -175,7 +173,7 @@ def test_where_to_look(score: Score, extract: str, value: float) -> None:
 
 def test_a_reference_that_cannot_be_read_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = "\\sqrt{x^{2}+" + "+".join(f"\\frac{{{n}}}{{x}}" for n in range(20)) + "}"
-    monkeypatch.setitem(EXACT.__globals__, "_SECONDS", 0.001)
+    monkeypatch.setitem(LIMITS, "SECONDS", 0.001)
     gc.disable()  # its callbacks would swallow the alarm, and the next comes too late for this one
     try:
         with pytest.raises(ValueError, match=r"takes more than 0\.001 s to read"):
@@ -188,8 +186,8 @@ def test_a_reference_that_cannot_be_read_in_time_is_an_error(monkeypatch: pytest
 
 def test_an_alarm_that_is_swallowed_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a finaliser, where Python reports an exception and goes on."""
-    monkeypatch.setitem(EXACT.__globals__, "_SECONDS", 0.01)
-    too_long = EXACT.__globals__["_TooLongError"]
+    monkeypatch.setitem(LIMITS, "SECONDS", 0.01)
+    too_long = LIMITS["TooLongError"]
     caught = []
 
     def spin() -> None:
@@ -203,80 +201,92 @@ def test_an_alarm_that_is_swallowed_comes_again(monkeypatch: pytest.MonkeyPatch)
             caught.append(1)
         spin()
 
-    with pytest.raises(too_long), EXACT.__globals__["_limited"]():
+    with pytest.raises(too_long), LIMITS["limited"]():
         swallow_one()
     assert caught == [1]
 
 
-def test_known_misreading_a_product_without_a_sign_is_read_as_a_mixed_number() -> None:
-    """latex2sympy, under math-verify, adds where a number stands directly before a bracketed fraction."""
+def test_a_number_before_a_bracketed_fraction_multiplies() -> None:
+    """latex2sympy, under math-verify, adds the two, as in a mixed number."""
     assert exact("\\boxed{2\\frac{1}{2}}", "2.5") == 1.0
     assert exact("\\boxed{2 \\cdot (\\frac{1}{2})}", "1") == 1.0
-    assert exact("\\boxed{2(\\frac{1}{2})}", "1") == 0.0  # should be 1; docs/rules.md says so
+    assert exact("\\boxed{2(\\frac{1}{2})}", "1") == 1.0
+    assert exact("\\boxed{2\\left(\\frac{1}{2}\\right)}", "2.5") == 0.0
+
+
+def test_outside_the_main_thread_there_is_no_alarm_and_the_same_verdict() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        texts = ["\\boxed{\\frac{2}{6}}", "\\boxed{9^{9^{9^9}}}", "\\boxed{0.3}"]
+        assert list(pool.map(lambda text: exact(text, "\\frac{1}{3}"), texts)) == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "\\boxed{" + "(" * 5000 + "}",
-        "\\boxed{" * 20000,
-        "{" * 100_000,
-        "9" * 100_000,
-        "#### " * 20000,
-        "Answer: " * 20000,
         "\\boxed{10000000!}",
         "\\boxed{9^{9^{9^{9}}}}",
+        "9^9^9^9",
+        "The answer is 9**9**9**9",
+        "\\boxed{\\binom{1000000000}{500000000}}",
+        "\\boxed{(99999!)!}",
+        "1e999999999",
+        "\\boxed{x^{10000000}-1}",
+        "\\boxed{\\prod_{k=1}^{10000000} k}",
         "\\boxed{" + "\\frac{1}{" * 400 + "2" + "}" * 401,
     ],
 )
-def test_hostile_answers_are_wrong_and_quick(text: str) -> None:
-    start = time.process_time()
+def test_what_nobody_can_work_out_is_wrong(text: str) -> None:
     assert exact(text, "5") == 0.0
-    assert time.process_time() - start < 3
 
 
-def test_agreement_with_the_labelled_gsm8k_solutions(shared_data: Path) -> None:
-    """1,600 model solutions of 400 test questions, labelled by the data set's makers."""
-    lines = (
-        (shared_data / "gsm8k" / "example_model_solutions_400.jsonl").read_text(encoding="utf-8").splitlines()
-    )
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    agree, total, start = 0, 0, time.process_time()
-    for row in rows:
-        answer = row["ground_truth"].rpartition("A: ")[2]
-        for entry in row.values():
-            if isinstance(entry, dict):
-                total += 1
-                agree += (exact(entry["solution"], answer) == 1.0) == entry["is_correct"]
-    micros = (time.process_time() - start) / total * 1e6
-    print(f"gsm8k: {agree} of {total} verdicts agree, {micros:.0f} µs a solution")
-    assert total == 1600
-    assert agree == 1600
-    assert micros < 2000
+@pytest.mark.parametrize(
+    "text_of",
+    [
+        lambda n: "\\boxed{" + "(" * n + "}",
+        lambda n: "\\boxed{" * n,
+        lambda n: "\\boxed{" * n + "1" + "}" * n,
+        lambda n: "\\boxed{5} and " * n + "\\boxed{4}",
+        lambda n: "{" * n,
+        lambda n: "9" * n,
+        lambda n: "#### " * n,
+        lambda n: "Answer: " * n,
+        lambda n: "<think>" * n,
+        lambda n: "<answer>" * n,
+        lambda n: "\\( " * n,
+        lambda n: "$$" * n,
+        lambda n: "a$" * n,
+        lambda n: "\n" * n,
+        lambda n: "\n答" * n,
+        lambda n: "1 " * n,
+        lambda n: "1," * n,
+        lambda n: "三" * n,
+        lambda n: "one " * n,
+        lambda n: "*" * n,
+        lambda n: "the answer is not " * n,
+        lambda n: "x=1, " * n,
+    ],
+)
+def test_hostile_answers_are_wrong_and_quick(text_of, grows_as_its_text) -> None:
+    def wrong(text: str) -> None:
+        assert exact(text, "5") == 0.0
+
+    grows_as_its_text(wrong, text_of)
 
 
-def test_every_gsm8k_reference_solution_is_right(shared_data: Path) -> None:
-    lines = (shared_data / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    answers = [json.loads(line)["answer"] for line in lines]
-    assert len(answers) == 1319
-    assert all(exact(answer, answer.rpartition("#### ")[2]) == 1.0 for answer in answers)
-
-
-def test_deepmath_latex_answers(shared_data: Path) -> None:
-    lines = (shared_data / "deepmath" / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    truths = sorted({json.loads(line)["ground_truth"] for line in lines})
-    assert len(truths) == 1551
-    assert [truth for truth in truths if exact(f"Hence \\boxed{{{truth}}}.", truth) != 1.0] == []
-    # written otherwise, so that SymPy decides and not the text
-    fractions = [
-        truth for truth in truths if re.search(r"\\d?frac", truth) and not re.search("[=<>,]", truth)
-    ]
-    picked = random.Random(0).sample(fractions, 60)
-    for rewrite in ("\\frac{{2}}{{2}} \\cdot ({})", "({}) \\times \\frac{{3}}{{3}}", "({}) + 1 - 1"):
-        assert [truth for truth in picked if exact(f"\\boxed{{{rewrite.format(truth)}}}", truth) != 1.0] == []
-    assert [truth for truth in picked if exact(f"\\boxed{{({truth}) + 1}}", truth) != 0.0] == []
-    # an answer to another question is wrong
-    pairs = [random.Random(seed).sample(truths, 2) for seed in range(150)]
-    accepted = [(truth, other) for truth, other in pairs if exact(f"\\boxed{{{other}}}", truth) != 0.0]
-    print(f"deepmath: {len(accepted)} of {len(pairs)} foreign answers accepted: {accepted}")
-    assert len(accepted) <= 1
+@pytest.mark.parametrize(
+    ("truth", "found", "right"),
+    [
+        ("10^{-2}", "10^-2", True),
+        ("10^-2", "0.01", True),
+        ("10^-2", "0.1", False),
+        ("x^{-3}", "x^-3", True),
+        ("\\frac{1}{x^3}", "x^-3", True),
+        ("x^{-3}y", "x^-3y", True),
+        ("x^{-3}", "x^-2", False),
+        ("2^{-10}", "2^-10", True),
+        ("2^{-1}", "2^-10", False),
+        ("e^{-x}", "e^-x", True),
+    ],
+)
+def test_a_signed_power_needs_no_braces(truth: str, found: str, right: bool) -> None:
+    assert exact(f"\\boxed{{{found}}}", truth) == right

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 
 import pytest
@@ -31,7 +30,26 @@ Score = Callable[..., float | None]
         ("think_answer", "<think>a</think><think>b</think><answer>4</answer>", 0),
         ("think", "<think>2+2</think>4", 1),
         ("think", "<think>2+2</think> ", 0),
-        ("think", "2+2</think>4", 0),
+        ("think", "<think>2+2</think>4</think>", 0),
+        ("think", "<think>2+2</think>4<think>5</think>6", 0),
+        ("think", "<think><think>2+2</think>4", 0),
+        ("think", "so <think>2+2</think>4", 0),
+        ("think", "<think>2+2", 0),
+        ("think", "4", 0),
+        # the prompt opened the thought
+        ("think", "2+2</think>4", 1),
+        ("think", "\n2+2\n</think>\n\n4", 1),
+        ("think", "2+2</think>", 0),
+        ("think", "2+2</think> \n", 0),
+        ("think", "</think>4", 0),
+        ("think", "2+2</think>4</think>5", 0),
+        ("think", "2+2</think><think>4", 0),
+        ("think", "2+2</think>4<think>5</think>6", 0),
+        ("think_answer", "2+2</think>\n<answer>4</answer>\n", 1),
+        ("think_answer", "2+2</think><answer>4</answer> so", 0),
+        ("think_answer", "2+2</think><answer>4", 0),
+        ("think_answer", "2+2</think>3</think><answer>4</answer>", 0),
+        ("think_answer", "<answer>4</answer>", 0),
         (r"\d+", "42", 1),
         (r"\d+", "42 apples", 0),
     ],
@@ -45,20 +63,25 @@ def test_format_with_a_broken_expression(score: Score) -> None:
         score("format", "x", args={"pattern": "("})
 
 
-def test_named_forms_are_quick_on_hostile_text(score: Score) -> None:
-    texts = [
-        "\\boxed{" * 3000,
-        "{" * 20000,
-        "<think>" * 3000,
-        "<think>" + "a " * 10000,
-        "<think>" + "a " * 10000 + "</think>" + " " * 20000,
-        "#### " * 4000,
-        "\n" * 20000,
-        "a\n#### b\n" * 2000,
-        "\\boxed{" + "{a}" * 5000,
-    ]
-    start = time.process_time()
-    for pattern in ("boxed", "gsm8k", "answer_line", "think_answer", "think"):
-        for text in texts:
-            assert score("format", text, args={"pattern": pattern}) == 0.0
-    assert time.process_time() - start < 5
+@pytest.mark.parametrize("pattern", ["boxed", "gsm8k", "answer_line", "think_answer", "think"])
+@pytest.mark.parametrize(
+    "text_of",
+    [
+        lambda n: "\\boxed{" * n,
+        lambda n: "{" * n,
+        lambda n: "<think>" * n,
+        lambda n: "<think>" + "a " * n,
+        lambda n: "<think>" + "a " * n + "</think>" + " " * n,
+        lambda n: "#### " * n,
+        lambda n: "\n" * n,
+        lambda n: "a\n#### b\n" * n,
+        lambda n: "\\boxed{" + "{a}" * n,
+    ],
+)
+def test_named_forms_are_quick_on_hostile_text(
+    score: Score, pattern: str, text_of, grows_as_its_text
+) -> None:
+    def wrong(text: str) -> None:
+        assert score("format", text, args={"pattern": pattern}) == 0.0
+
+    grows_as_its_text(wrong, text_of)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -68,13 +67,11 @@ def test_argument_beats_column_beats_prompt(score: Score) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["\\(" * 50000, "\\[" * 50000, "$$a" * 30000, "$a " * 30000, "`" * 100_000, "<a" * 50000, "a" * 100_000],
+    "unit",
+    ["\\(", "\\[", "$$a", "$a ", "`", "<a", "a"],
 )
-def test_hostile_answers_are_quick(score: Score, text: str) -> None:
-    start = time.process_time()
-    score("language", text, args={"expected": "en"})
-    assert time.process_time() - start < 2
+def test_hostile_answers_are_quick(score: Score, unit: str, grows_as_its_text) -> None:
+    grows_as_its_text(lambda text: score("language", text, args={"expected": "en"}), lambda n: unit * n)
 
 
 def jsonl(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +81,30 @@ def test_phrases(score: Score, phrase: str) -> None:
         ("The answer is B and here is why", "B"),
         ("The answer is A - a city", "A"),
         ("The answer is D. A dog.", "D"),
+        # a letter of a formula is no choice
+        ("The circumference is \\boxed{C = 2\\pi r}.\nAnswer: D", "D"),
+        ("\\boxed{A = \\pi r^2}\nThe answer is B", "B"),
+        ("\\boxed{A+B}. Answer: C", "C"),
+        ("\\boxed{P(A)=0.5}. So the answer is C.", "C"),
+        ("\\boxed{\\frac{A}{B}}, so the answer is C", "C"),
+        ("$\\boxed{D^2}$. Answer: B", "B"),
+        ("\\boxed{A_1}. Answer: C", "C"),
+        ("\\boxed{2B}. Answer: C", "C"),
+        ("\\boxed{A \\cup B}; the answer is D", "D"),
+        ("\\boxed{25^\\circ C}. Answer: A", "A"),
+        ("\\boxed{\\triangle ABC}. Answer: B", "B"),
+        ("The answer is B because C = 2πr, so\nAnswer: B", "B"),
+        ("C = 2πr, so we pick D", "D"),
+        ("Since P(A) = 0.5 and P(B) = 0.2, option D", "D"),
+        ("\\boxed{x = 3}\n(B)", "B"),
+        # a box that holds a choice and its text
+        ("\\boxed{\\textbf{(B)}\\ 12}", "B"),
+        ("\\boxed{(B)\\ 2\\pi}", "B"),
+        ("\\boxed{B. 2x+1}", "B"),
+        ("\\boxed{\\text{Option B}}", "B"),
+        # the later of a box and a phrase
+        ("\\boxed{A}? On reflection, the final answer is D.", "D"),
+        ("Answer: A. No, \\boxed{B}", "B"),
     ],
 )
 def test_what_decides(score: Score, text: str, letter: str) -> None:
@@ -98,6 +121,11 @@ def test_what_decides(score: Score, text: str, letter: str) -> None:
         "The answer is either A or C",
         "the answer is A/B",
         "\\boxed{A, B}",
+        "\\boxed{A and B}",
+        "\\boxed{A/B}",
+        "\\boxed{C = 2\\pi r}",
+        "The answer is C = 2πr.",
+        "\\boxed{\\text{A dog}}",
         "(A) and (C)",
         "A and B",
         "A. x\nB. y",
@@ -132,20 +160,23 @@ def test_column(score: Score) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    "text_of",
     [
-        "answer is " * 20000,
-        "answer" + " " * 100_000,
-        "answer is (" + "(" * 100_000,
-        "\\boxed{" * 20000,
-        "(A" * 50000,
-        " \n" * 50000,
+        lambda n: "answer is " * n,
+        lambda n: "answer" + " " * n,
+        lambda n: "answer is (" + "(" * n,
+        lambda n: "\\boxed{" * n,
+        lambda n: "(A" * n,
+        lambda n: " \n" * n,
+        lambda n: "the answer is not " * n,
+        lambda n: "A, " * n,
     ],
 )
-def test_hostile_answers_are_quick(score: Score, text: str) -> None:
-    start = time.process_time()
-    assert score("multiple_choice", text, prompt=OPTIONS, answer="B") == 0.0
-    assert time.process_time() - start < 1
+def test_hostile_answers_are_wrong_and_quick(score: Score, text_of, grows_as_its_text) -> None:
+    def wrong(text: str) -> None:
+        assert score("multiple_choice", text, prompt=OPTIONS, answer="B") == 0.0
+
+    grows_as_its_text(wrong, text_of)
 
 
 def test_truthfulqa(score: Score, shared_data: Path) -> None:

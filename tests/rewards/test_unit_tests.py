@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from align.errors import RewardError
+from align.reward.calls.score import call
 from align.reward.contract import Sample
-from align.reward.registry import resolve
+from align.reward.functions.registry import resolve
 from align.reward.sandbox import protection
-from align.reward.score import call
 
 Score = Callable[..., Any]
 ARGS = {"timeout": 20.0, "isolation": "best_effort"}
