@@ -6,7 +6,8 @@
     ├── ModelError         a model directory, tokenizer or template is unusable
     ├── RewardError        a reward function cannot be used, or the error budget is spent
     ├── EngineError        a rollout engine or a worker process failed
-    │   └── SyncError      trainer and engine do not hold the same weights
+    │   ├── SyncError      trainer and engine do not hold the same weights
+    │   └── NonFiniteError a reward, loss or gradient is no finite number
     └── CheckpointError    a checkpoint is incomplete, corrupt or of another recipe
 
 Each carries where the fault is (file, key) and what to do about it (remedy), so that the
@@ -15,12 +16,15 @@ command line can show one clear message and leave the traceback to ``--debug``.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+_REMEDY = re.compile(r"\n  remedy: ([^\n]*)")
+
 
 class AlignError(Exception):
-    """A fault that the user can mend.
+    """A fault that the user can mend. Where the message quotes another such error, the remedies become one.
 
     Args:
         message: what is wrong, in one sentence.
@@ -40,11 +44,13 @@ class AlignError(Exception):
         key: str | None = None,
         remedy: str | None = None,
     ) -> None:
+        remedies = [*_REMEDY.findall(message), *([remedy] if remedy else [])]
+        message = _REMEDY.sub("", message)
         super().__init__(message)
         self.message = message
         self.file = None if file is None else str(file)
         self.key = key
-        self.remedy = remedy
+        self.remedy = "; ".join(dict.fromkeys(remedies)) or None
 
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.file, self.key) if part)
@@ -85,6 +91,10 @@ class EngineError(AlignError):
 
 class SyncError(EngineError):
     """Trainer and rollout engine do not hold the same weights."""
+
+
+class NonFiniteError(EngineError):
+    """A reward, loss, gradient or weight is not finite. The policy is as it was before the update."""
 
 
 class CheckpointError(AlignError):

@@ -1,9 +1,18 @@
 """The values that pass between the parts, and the Protocols the loop talks to.
 
-Plain lists, not tensors: these cross process borders, and the largest of them (a batch of token ids)
-is small. Routed experts, an integer per token, layer and choice, are NumPy arrays.
+No tensors: these cross process borders. Rows of numbers are lists where they are made and travel as arrays
+(``align.packed``); routed experts, an integer per token, layer and choice, are NumPy arrays.
 Terms: a *prompt* is asked G times, giving a *group* of *completions*; scores turn a group into
 *advantages*; all groups of a step make one *train batch*.
+
+Notation, here and in every file (``docs/notation.md`` has where each is computed). Sizes: B rows of a batch,
+N sequences of a training batch (or tokens of a packed row), G completions of a group, P tokens of a prompt,
+T of a completion, S of both together, L MoE layers, E routed experts of a layer, K of them per token,
+H hidden size (or heads), I intermediate size, V vocabulary, C sides of a preference row, D devices that hold
+experts, M that a token may reach. A tensor's name ends in its dimensions: ``logits_BTV``. Policies: π_θ is
+trained, π_old is before the step's first update, π_ref is the frozen reference, π_rollout is what the engine
+computed. Objective: r reward, A advantage, ρ = π_θ / π_old, c = min(π_old / π_rollout, cap), w token weight,
+β weight of the KL term, λ multiplier of a constraint.
 """
 
 from __future__ import annotations
@@ -12,19 +21,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from align.packed import number_rows, sent_by_fields, token_rows
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
 
-Message = Mapping[str, str]
-"""One turn: ``{"role": "system" | "user" | "assistant", "content": text}``."""
+Message = Mapping[str, Any]
+"""One turn: ``{"role": "system" | "developer" | "user" | "assistant" | "tool", "content": text}``.
+
+Where the data have it, also ``reasoning_content`` (text), ``tool_calls`` (as OpenAI writes them, arguments as
+an object), ``name``, ``tool_call_id``, and ``weight``: 0 for an assistant's turn that is not trained."""
 
 FinishReason = Literal["stop", "length", "cut"]
 """``cut``: unfinished, to be continued in the next step; neither scored nor trained on as it is."""
 OutcomeKind = Literal["ok", "abstain", "error", "timeout"]
 
 
+@sent_by_fields
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One question, rendered and tokenised once."""
@@ -33,12 +48,14 @@ class Prompt:
     """Stable name ``part/row``; seeds and grouping derive from it."""
     messages: tuple[Message, ...]
     """The conversation up to the turn to be written."""
-    token_ids: list[int]
+    token_ids: Sequence[int]
     """The rendered template with its generation prompt, [P] ints."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """The row's other columns; rewards read them."""
     part: str = ""
     """The mixture part that the row came from."""
+    from_text: bool = False
+    """The row's prompt was text, which became the user's turn; else it was messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +65,9 @@ class Completion:
     prompt_id: str
     sample_index: int
     """0 … G-1 inside its group."""
-    token_ids: list[int]
+    token_ids: Sequence[int]
     """[T] ints, the end-of-sequence token included when it was sampled."""
-    logprobs: list[float]
+    logprobs: Sequence[float]
     """[T] log-probabilities of those tokens as the engine sampled them (temperature applied)."""
     text: str
     """Decoded without special tokens."""
@@ -83,7 +100,33 @@ class Group:
         """None of its completions was cut."""
         return all(each.finish_reason != "cut" for each in self.completions)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        ids = token_rows(each.token_ids for each in self.completions)
+        logprobs = number_rows(each.logprobs for each in self.completions)
+        others = [
+            (
+                each.prompt_id,
+                each.sample_index,
+                each.text,
+                each.finish_reason,
+                each.weight_version,
+                each.seed,
+                each.routed_experts,
+                each.versions,
+            )
+            for each in self.completions
+        ]
+        return _group, (self.prompt, ids, logprobs, others)
 
+
+def _group(prompt: Prompt, ids: list[Any], logprobs: list[Any], others: list[Any]) -> Group:
+    completions = []
+    for own, said, (name, index, *rest) in zip(ids, logprobs, others, strict=True):
+        completions.append(Completion(name, index, own, said, *rest))
+    return Group(prompt, completions)
+
+
+@sent_by_fields
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one reward term said of one completion. A failure is never a number."""
@@ -101,6 +144,7 @@ class Outcome:
     characters of the completion up to it. Read under process supervision alone."""
 
 
+@sent_by_fields
 @dataclass(frozen=True, slots=True)
 class SampleScore:
     """The combined reward of one completion and every term behind it."""
@@ -120,24 +164,24 @@ class TrainBatch:
     """
 
     prompt_ids: list[str]
-    prompt_tokens: list[list[int]]
-    """N lists of P_i ints."""
-    completion_tokens: list[list[int]]
-    """N lists of T_i ints."""
-    rollout_logprobs: list[list[float]]
-    """N lists of T_i floats, as the engine sampled them."""
+    prompt_tokens: Sequence[Sequence[int]]
+    """N rows of P_i ints."""
+    completion_tokens: Sequence[Sequence[int]]
+    """N rows of T_i ints."""
+    rollout_logprobs: Sequence[Sequence[float]]
+    """N rows of T_i floats, as the engine sampled them."""
     advantages: list[float]
     """N floats: outcome supervision gives one advantage to every token of a completion."""
     token_weights: list[float]
     """N floats: the weight of each token of sequence i in the loss. Computed over the whole
     batch before any backward pass, so that micro-batches cannot change the objective."""
-    old_logprobs: list[list[float]] | None = None
-    """N lists of T_i floats: the policy before this step's first update. None when the update
+    old_logprobs: Sequence[Sequence[float]] | None = None
+    """N rows of T_i floats: the policy before this step's first update. None when the update
     is on-policy, where they equal the policy's own log-probabilities."""
-    ref_logprobs: list[list[float]] | None = None
-    """N lists of T_i floats from the reference model; None when β = 0."""
-    token_advantages: list[list[float]] | None = None
-    """N lists of T_i floats that the loss takes in place of ``advantages``: process supervision.
+    ref_logprobs: Sequence[Sequence[float]] | None = None
+    """N rows of T_i floats from the reference model; None when β = 0."""
+    token_advantages: Sequence[Sequence[float]] | None = None
+    """N rows of T_i floats that the loss takes in place of ``advantages``: process supervision.
     None under outcome supervision."""
     routed_experts: list[NDArray[Any]] | None = None
     """N arrays [P_i + T_i - 1, L, K] of ``Completion.routed_experts``; None without them."""
@@ -145,10 +189,24 @@ class TrainBatch:
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrainBatch, (
+            self.prompt_ids,
+            token_rows(self.prompt_tokens),
+            token_rows(self.completion_tokens),
+            number_rows(self.rollout_logprobs),
+            self.advantages,
+            self.token_weights,
+            number_rows(self.old_logprobs),
+            number_rows(self.ref_logprobs),
+            number_rows(self.token_advantages),
+            self.routed_experts,
+        )
+
     def select(self, rows: Sequence[int]) -> TrainBatch:
         """The given rows, in the given order; token weights stay those of the whole batch."""
 
-        def pick(column: list[T]) -> list[T]:
+        def pick(column: Sequence[T]) -> list[T]:
             return [column[row] for row in rows]
 
         return TrainBatch(
@@ -194,11 +252,11 @@ class SyncReport:
 class Policy(Protocol):
     """The training actor as the loop sees it."""
 
-    def logprobs(self, batch: TrainBatch) -> list[list[float]]:
+    def logprobs(self, batch: TrainBatch) -> Sequence[Sequence[float]]:
         """Log-probabilities of the completion tokens under the current policy."""
         ...
 
-    def ref_logprobs(self, batch: TrainBatch) -> list[list[float]]:
+    def ref_logprobs(self, batch: TrainBatch) -> Sequence[Sequence[float]]:
         """The same under the frozen reference (the base model, under LoRA)."""
         ...
 
@@ -230,7 +288,7 @@ class Rewards(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Figures of everything collected since they were last asked for."""
+        """Figures of everything collected since they were last asked for: of one step, which ends with it."""
         ...
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,6 +60,10 @@ def agreement(
     )
 
 
+_AT_ONCE = 256
+"""Rows that are padded together."""
+
+
 def step_agreement(batches: Sequence[TrainBatch], config: ImportanceConfig) -> dict[str, float]:
     """:func:`agreement_metrics` of a step with several updates: every token of ``batches`` once.
 
@@ -73,12 +78,21 @@ def step_agreement(batches: Sequence[TrainBatch], config: ImportanceConfig) -> d
     for batch in batches:
         if batch.old_logprobs is None:
             raise ValueError("π_old of a minibatch is not known")
-        for old, rollout in zip(batch.old_logprobs, batch.rollout_logprobs, strict=True):
-            old_1T, rollout_1T = torch.tensor([old]), torch.tensor([rollout])
-            mask_1T = torch.ones_like(old_1T, dtype=torch.bool)
-            weights = importance_weights(old_1T, rollout_1T, mask_1T, config)
-            parts.append(agreement(old_1T, rollout_1T, mask_1T, weights, config))
+        for start in range(0, len(batch), _AT_ONCE):
+            rows = slice(start, start + _AT_ONCE)
+            old_BT, mask_BT = _padded(batch.old_logprobs[rows])
+            rollout_BT, _ = _padded(batch.rollout_logprobs[rows])
+            weights = importance_weights(old_BT, rollout_BT, mask_BT, config)
+            parts.append(agreement(old_BT, rollout_BT, mask_BT, weights, config))
     return agreement_metrics(parts)
+
+
+def _padded(rows: Sequence[Sequence[float]]) -> tuple[Tensor, Tensor]:
+    """Rows side by side, fp32, and where they are."""
+    found = [torch.from_numpy(np.array(row, np.float32)) for row in rows]
+    lengths_B = torch.tensor([len(row) for row in found])
+    padded_BT = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
+    return padded_BT, torch.arange(padded_BT.shape[1]) < lengths_B[:, None]
 
 
 def agreement_metrics(parts: Sequence[Agreement]) -> dict[str, float]:

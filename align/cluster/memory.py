@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
-
-from align.cluster.remote import wait
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +32,24 @@ def keep_freed() -> None:
     if mallopt is not None:
         for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
             mallopt(option, 2**31 - 1)
+
+
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """Look for cycles of garbage a hundred times less often than Python does by itself.
+
+    Every look goes over all objects of a step, of which a driver of many engines has millions, and hardly
+    any is in a cycle; those there are now are not looked at again.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100 * before[0], *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class PeakMemory:
@@ -80,7 +97,6 @@ def _reset_resident() -> None:
         _log.debug("this system cannot reset a peak: memory of a stage is that of the whole run so far")
 
 
-def take_together(actors: Sequence[Any], device: str) -> float:
-    """Peak memory of all actors together since last asked, GiB."""
-    peaks = wait([actor.take_peak_gib.remote() for actor in actors], "training, rollout or scoring")
-    return sum(peaks) if device == "cpu" else max(peaks)
+def together(peaks_gib: Sequence[float], device: str) -> float:
+    """Peak memory of a run from those of its processes, GiB: a GPU's peak is that of all on it."""
+    return sum(peaks_gib) if device == "cpu" else max(peaks_gib)

@@ -1,24 +1,27 @@
-"""The training actor: the policy in a process of its own."""
+"""The training actor: a rank of the policy in a process of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
 
+from align.cluster.meeting import Meeting, join, open_meeting, use_interface
 from align.cluster.memory import PeakMemory, keep_freed
-from align.cluster.placement import Placement
-from align.cluster.remote import wait
+from align.cluster.remote import opening
 from align.config.recipe import GrpoRecipe
-from align.model.hf_stream import adapted_tensors
+from align.model.files.hf_stream import adapted_tensors
 from align.model.offload import Offload
+from align.model.peak import peak_flops
 from align.model.policy import PolicyModel
+from align.model.ranks.layout import Ranks
+from align.packed import Rows, number_rows
 from align.plan.residency import Part
 from align.sync.manifest import Manifest
-from align.sync.sender import Sender
-from align.sync.transport import Place, Transport, choose_transport, open_sender
+from align.sync.transport import Outlets, Place, Transport
 from align.types import TrainBatch
 
 TRAINER = "training actor"
@@ -27,59 +30,96 @@ TRAINER = "training actor"
 
 @ray.remote
 class PolicyActor:
-    """One training rank. Methods mirror :class:`align.model.policy.PolicyModel`."""
+    """One training rank. Methods mirror :class:`align.model.policy.PolicyModel`; of several ranks all are
+    called at the same time and with the same arguments."""
 
-    def __init__(
-        self, recipe: GrpoRecipe, device: str, threads: int, chat_template: str | None = None
+    def meet(self) -> Meeting:
+        """Open the place where the ranks find each other: asked of rank 0."""
+        return open_meeting(ray.util.get_node_ip_address())
+
+    def open(
+        self,
+        recipe: GrpoRecipe,
+        device: str,
+        threads: int,
+        chat_template: str | None = None,
+        ranks: Ranks | None = None,
+        meeting: Meeting | None = None,
     ) -> None:
+        """Load the policy.
+
+        Args:
+            recipe: the run.
+            device: ``cpu`` or ``cuda``.
+            threads: CPU threads.
+            chat_template: saved with the tokenizer.
+            ranks: which of how many this is; default: the only one.
+            meeting: where they meet.
+
+        Raises:
+            ModelError: its files cannot be used.
+        """
         torch.set_num_threads(threads)
+        ranks = ranks or Ranks()
         if device == "cpu":
             keep_freed()
+        use_interface(ray.util.get_node_ip_address())
         self.memory = PeakMemory(device)
-        self.policy = PolicyModel(recipe, device=device, chat_template=chat_template)
+        if meeting is not None:
+            join(meeting, ranks.rank, ranks.world, device)
+        with opening("the policy", file=recipe.policy.path, key="policy.path"):
+            self.policy = PolicyModel(recipe, device=device, chat_template=chat_template, ranks=ranks)
+        self.ranks = ranks
         self.offload = Offload(self.policy, device)
-        self.place = Place(ray.get_runtime_context().get_node_id(), device)
+        self.place = place_of(device)
         self.engine_dtype = getattr(torch, recipe.rollout.dtype or recipe.policy.dtype)
-        self.sender: Sender | None = None
+        self.outlets: Outlets | None = None
 
-    def ready(self) -> bool:
-        """Answer once the model is loaded."""
-        return True
+    def logprobs(self, batch: TrainBatch) -> Rows | None:
+        return self._told(self.policy.logprobs(batch))
 
-    def logprobs(self, batch: TrainBatch) -> list[list[float]]:
-        return self.policy.logprobs(batch)
+    def ref_logprobs(self, batch: TrainBatch) -> Rows | None:
+        return self._told(self.policy.ref_logprobs(batch))
 
-    def ref_logprobs(self, batch: TrainBatch) -> list[list[float]]:
-        return self.policy.ref_logprobs(batch)
+    def _told(self, logprobs: list[list[float]]) -> Rows | None:
+        """Rank 0 speaks for all: every rank has the same."""
+        return number_rows(logprobs) if self.ranks.rank == 0 else None
 
     def update(self, batch: TrainBatch) -> dict[str, float]:
         return self.policy.update(batch) | {"memory/trainer_gib": self.memory.largest_gib()}
 
-    def connect(self, engine: Place) -> Transport:
-        """Choose and open the way to an engine."""
-        transport = choose_transport(self.place, engine)
-        self.sender = open_sender(
-            transport,
-            self.engine_dtype,
-            self.policy.model.parameters(),
-            host=ray.util.get_node_ip_address(),
-            device=self.place.device,
-        )
-        return transport
+    def peak_flops(self) -> float:
+        """FLOP/s of the device at its best."""
+        return peak_flops(self.place.device, self.policy.dtype)
 
-    def publish(self, version: int, whole: bool) -> Manifest:
-        """Make the current weights readable for the engine: all of them, or what changed since last time."""
-        assert self.sender is not None
+    def where(self) -> Place:
+        """Machine and device."""
+        return self.place
+
+    def connect(self, engines: Mapping[int, Place]) -> dict[int, Transport]:
+        """Choose and open the ways to the engines that this rank serves."""
+        self.outlets = Outlets(
+            self.place,
+            engines,
+            self.engine_dtype,
+            self.policy.model.parameters() if self.ranks.world == 1 else (),
+            host=ray.util.get_node_ip_address(),
+        )
+        return self.outlets.transports
+
+    def publish(self, version: int, whole: bool) -> dict[int, Manifest]:
+        """Make the current weights readable for each engine: all of them, or what changed since last time."""
+        assert self.outlets is not None
         self.memory.trim_where_short()
         adapted = adapted_tensors(self.policy.model)
         whole = whole or not adapted
         pairs = self.policy.weights(changed_only=not whole)
-        return self.sender.publish(pairs, version, whole=whole, required=adapted)
+        return self.outlets.publish(pairs, version, whole=whole, required=adapted)
 
     def release(self) -> None:
-        """Hold what was published no longer: the engine has loaded it."""
-        assert self.sender is not None
-        self.sender.release()
+        """Hold what was published no longer: the engines have loaded it."""
+        assert self.outlets is not None
+        self.outlets.release()
 
     def probe(self, token_ids: list[int]) -> list[float]:
         return self.policy.probe(token_ids)
@@ -105,45 +145,14 @@ class PolicyActor:
         return self.memory.take_gib()
 
 
-class PolicyClient:
-    """The actor as the loop sees it (``align.types.Policy``)."""
+def place_of(device: str, workers: int = 1) -> Place:
+    """Machine and device of this process.
 
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-
-    @classmethod
-    def start(cls, placement: Placement, recipe: GrpoRecipe, chat_template: str | None) -> PolicyClient:
-        """Start the actor in the bundle and wait until its model is loaded."""
-        make: Any = PolicyActor.options(**placement.options())  # type: ignore[attr-defined]
-        actor = make.remote(recipe, placement.device, placement.threads, chat_template)
-        wait(actor.ready.remote(), TRAINER)
-        return cls(actor)
-
-    def logprobs(self, batch: TrainBatch) -> list[list[float]]:
-        return wait(self.actor.logprobs.remote(batch), TRAINER)
-
-    def ref_logprobs(self, batch: TrainBatch) -> list[list[float]]:
-        return wait(self.actor.ref_logprobs.remote(batch), TRAINER)
-
-    def update(self, batch: TrainBatch) -> dict[str, float]:
-        return wait(self.actor.update.remote(batch), TRAINER)
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint's policy part."""
-        wait(self.actor.save.remote(folder), TRAINER)
-
-    def save_model(self, folder: Path) -> None:
-        """Write the model alone."""
-        wait(self.actor.save_model.remote(folder), TRAINER)
-
-    def load(self, folder: Path) -> None:
-        """Continue from a checkpoint."""
-        wait(self.actor.load.remote(folder), TRAINER)
-
-    def sleep(self, part: Part) -> None:
-        """Move ``policy``, ``optimizer`` or ``reference`` off a GPU."""
-        wait(self.actor.sleep.remote(part), TRAINER)
-
-    def wake(self, part: Part) -> None:
-        """Move it back."""
-        wait(self.actor.wake.remote(part), TRAINER)
+    Args:
+        device: ``cpu`` or ``cuda``.
+        workers: processes that take weights here.
+    """
+    place = Place(ray.get_runtime_context().get_node_id(), device, workers=workers)
+    if device == "cpu":
+        return place
+    return replace(place, gpu=str(torch.cuda.get_device_properties(0).uuid))

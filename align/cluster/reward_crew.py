@@ -1,9 +1,9 @@
 """The reward processes and the thread that keeps them at work.
 
-The thread gives each worker one job at a time and watches the clock from outside, because a function
-stuck in C code (a regular expression, an integer power) cannot be stopped from inside. A worker that
-passes the limit, dies or runs out of memory is replaced, and the run goes on. Functions run in their
-worker's main thread, which ``signal.alarm`` (math-verify) needs.
+The thread gives each worker one job at a time, or several short ones, and watches the clock from outside,
+because a function stuck in C code (a regular expression, an integer power) cannot be stopped from inside. A
+worker that passes the limit, dies or runs out of memory is replaced, and the run goes on. Functions run in
+their worker's main thread, which ``signal.alarm`` (math-verify) needs.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from align.errors import EngineError
-from align.reward.jobs import Job, JobBoard, Ticket
-from align.reward.limits import DIED, ENVIRONMENT, GRACE_SECONDS, START_SECONDS, Answer, late
-from align.reward.worker import Assignment, RewardWorker
+from align.reward.bank.jobs import Job, JobBoard, Ticket
+from align.reward.calls.limits import DIED, ENVIRONMENT, GRACE_SECONDS, START_SECONDS, Answer, late
+from align.reward.calls.worker import Assignment, RewardWorker
 from align.types import Outcome
 
 START_ATTEMPTS = 3
@@ -33,7 +34,7 @@ class _Seat:
 
     worker: Any = None
     starting: bool = False
-    job: Job | None = None
+    jobs: list[Job] = field(default_factory=list)
     deadline: float = 0.0
     turn: int = 0
     """Counts the questions: an answer to an earlier one is stale."""
@@ -41,7 +42,7 @@ class _Seat:
     @property
     def busy(self) -> bool:
         """Whether an answer is awaited."""
-        return self.starting or self.job is not None
+        return self.starting or bool(self.jobs)
 
 
 class Meter:
@@ -120,7 +121,14 @@ class Crew:
             RewardError: the error budget is spent.
             EngineError: workers cannot be started.
         """
-        self._wait(lambda: all(ticket.finished for ticket in tickets))
+        left = deque(tickets)
+
+        def finished() -> bool:  # asked after every answer
+            while left and left[0].finished:
+                left.popleft()
+            return not left
+
+        self._wait(finished)
 
     def raise_fault(self) -> None:
         """Raise what ended the thread, if anything did."""
@@ -169,16 +177,15 @@ class Crew:
 
     def _dispatch(self) -> None:
         for seat in self._seats:
-            if not seat.busy and (job := self._board.next()):
-                seat.job = job
-                limit = job.term.timeout
-                answer = seat.worker.score.remote(job.term.name, job.samples, job.ticket.step)
-                self._await(seat, answer, limit)
+            if not seat.busy and (jobs := self._board.several()):
+                seat.jobs = jobs
+                asked = [(job.term.name, job.samples, job.ticket.step) for job in jobs]
+                self._await(seat, seat.worker.score_several.remote(asked), _limit(jobs))
 
     def _start(self, seat: _Seat) -> None:
         actor = ray.remote(num_cpus=0, max_restarts=0, runtime_env={"env_vars": dict(ENVIRONMENT)})
         seat.worker = actor(RewardWorker).remote(self._assignments, self._seed)
-        seat.starting, seat.job = True, None
+        seat.starting, seat.jobs = True, []
         self._await(seat, seat.worker.ready.remote(), START_SECONDS)
 
     def _await(self, seat: _Seat, answer: Any, seconds: float) -> None:
@@ -202,26 +209,30 @@ class Crew:
         elif seat.starting:
             seat.starting = False
             self._failed_starts = 0
-        elif seat.job is not None:
-            answer: Answer = future.result()
-            if answer.exhausted:
-                spent = next(each for each in answer.outcomes if each.kind == "error")
-                self._replace(seat, spent)
-            else:
-                job, seat.job = seat.job, None
+        elif seat.jobs:
+            self._told(seat, future.result())
+
+    def _told(self, seat: _Seat, answers: Sequence[Answer]) -> None:
+        spent = answers[-1] if answers[-1].exhausted else None
+        for job, answer in zip(list(seat.jobs), answers, strict=False):
+            if answer is not spent:
+                seat.jobs.remove(job)
                 self._board.done(job, answer.outcomes)
+        if spent is not None:
+            self._replace(seat, next(each for each in spent.outcomes if each.kind == "error"))
 
     def _expire(self) -> None:
         now = time.monotonic()
         for seat in self._seats:
             if seat.busy and seat.deadline <= now:
-                limit = seat.job.term.timeout if seat.job else START_SECONDS
+                limit = _limit(seat.jobs) if seat.jobs else START_SECONDS
                 self._replace(seat, late(limit))
 
     def _replace(self, seat: _Seat, verdict: Outcome) -> None:
-        """Start another worker for one that is stuck or gone, and settle the job it had."""
-        job = seat.job
-        if job is None:
+        """Start another worker for one that is stuck or gone, and settle the jobs it had: of several it is
+        not known whose fault it was."""
+        jobs = seat.jobs
+        if not jobs:
             self._failed_starts += 1
             if self._failed_starts >= START_ATTEMPTS:
                 raise EngineError(
@@ -230,8 +241,15 @@ class Crew:
                 )
         ray.kill(seat.worker)
         self._start(seat)
-        if job is not None:
-            self._board.lost(job, verdict)
+        if len(jobs) == 1:
+            self._board.lost(jobs[0], verdict)
+        else:
+            self._board.singly(jobs)
+
+
+def _limit(jobs: Sequence[Job]) -> float:
+    """Seconds for jobs that one worker does in one go: several are over at once, so for one that is not."""
+    return max(job.term.timeout for job in jobs)
 
 
 def _reason(error: BaseException) -> str:

@@ -19,11 +19,11 @@ from typing import Any
 from align.cluster.reward_crew import Crew
 from align.config.rewards import RewardsConfig
 from align.errors import RewardError
-from align.reward.combine import Combination
+from align.reward.bank.combine import Combination
+from align.reward.bank.jobs import JobBoard, Ticket
+from align.reward.bank.ledger import Ledger, summary
+from align.reward.bank.terms import Predicate, assignments, check_smoke, load_terms, probes
 from align.reward.contract import Sample
-from align.reward.jobs import JobBoard, Ticket
-from align.reward.ledger import Ledger, summary
-from align.reward.terms import Predicate, assignments, check_smoke, load_terms, probes
 from align.types import Group, Outcome, Prompt, SampleScore
 
 Scorer = Callable[[Sequence[Sample]], list[Outcome]]
@@ -43,6 +43,7 @@ class RewardPool:
             in ``collect``, with all samples in the term's scope.
         find_model: from a model as the recipe names it to its directory, for its calibration.
         recipe: the recipe file, for messages.
+        max_steps: steps of the run, for functions that ask.
 
     Raises:
         RewardError: a function cannot be found or imported, a model has no scorer or no calibration.
@@ -59,8 +60,11 @@ class RewardPool:
         scorers: Mapping[str, Scorer] | None = None,
         find_model: Callable[[str], str] = str,
         recipe: str | Path | None = None,
+        max_steps: int = 1,
     ) -> None:
-        self.terms = load_terms(config, compile_expression, find_model=find_model, file=recipe)
+        self.terms = load_terms(
+            config, compile_expression, find_model=find_model, file=recipe, max_steps=max_steps
+        )
         self._scorers = scorers or {}
         for term in self.terms:
             if term.function is None and term.name not in self._scorers:
@@ -150,13 +154,13 @@ class RewardPool:
         return scores
 
     def metrics(self) -> dict[str, float]:
-        """Figures of everything collected since they were last asked for.
+        """Figures of everything collected since they were last asked for: of a step, which ends here.
 
-        Those of ``align.reward.ledger.summary`` and of the combination; the seconds in which something
+        Those of ``align.reward.bank.ledger.summary`` and of the combination; the seconds in which something
         was being scored (``reward/wall_seconds``), those of them that ``collect`` took
         (``reward/wait_seconds``), and the share that was hidden behind sampling.
         """
-        metrics = summary(self.terms, self._scored) | self._combination.metrics()
+        metrics = summary(self.terms, self._scored) | self._combination.end_step()
         if wall := self._hidden + self._waited:
             metrics["reward/wall_seconds"] = wall
             metrics["reward/wait_seconds"] = self._waited

@@ -1,19 +1,21 @@
-"""The rollout actor: vLLM in a process of its own, beside the trainer."""
+"""The rollout actor: vLLM in a process of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import ray
 
+from align.cluster.meeting import use_interface
 from align.cluster.memory import PeakMemory
-from align.cluster.placement import Placement
-from align.cluster.remote import wait
+from align.cluster.policy_actor import place_of
+from align.cluster.remote import opening
 from align.config.recipe import GrpoRecipe
-from align.model.load import load_config
+from align.model.files.load import load_config, resolve_model
 from align.plan.residency import Part
 from align.rollout.engine import Engine
+from align.rollout.feed import Abandoned, Feed, Work
+from align.rollout.start import import_engine
 from align.sync import arena
 from align.sync.manifest import Manifest
 from align.sync.transport import Place
@@ -21,39 +23,76 @@ from align.types import Completion, Group, Prompt
 
 ENGINE = "rollout engine"
 """In messages."""
+CALLS = {"feed": 1}
+"""Concurrency groups: an engine takes new work while it samples. Everything else goes one after the other in
+one thread."""
 
 
-@ray.remote
+@ray.remote(concurrency_groups=CALLS)
 class RolloutActor:
     """One engine. It starts without weights; the first push fills it."""
 
-    def __init__(self, recipe: GrpoRecipe, model: str, device: str) -> None:
+    def __init__(self) -> None:
+        self.feeds: dict[int, Feed] = {}
+
+    def get_ready(self, recipe: GrpoRecipe, device: str) -> None:
+        """Import what the engine is made of: seconds that need no device and one core."""
+        import_engine(recipe.rollout, device)
+
+    def open(self, recipe: GrpoRecipe, model: str, device: str, context: int) -> None:
+        """Start the engine.
+
+        Args:
+            recipe: the run.
+            model: directory or hub id of configuration and, unless the recipe names another, tokenizer.
+            device: ``cpu`` or ``cuda``.
+            context: longest prompt and answer together, tokens.
+
+        Raises:
+            ModelError: model or tokenizer cannot be read.
+            EngineError: vLLM refuses the model or the settings.
+        """
+        use_interface(ray.util.get_node_ip_address())
         self.memory = PeakMemory(device)
-        self.place = Place(ray.get_runtime_context().get_node_id(), device)
+        self.place = place_of(device, recipe.rollout.tensor_parallel)
         policy = recipe.policy
-        router = getattr(load_config(policy), "moe_router_dtype", None)
-        self.engine = Engine(
-            model,
-            recipe.rollout,
-            dtype=recipe.rollout.dtype or policy.dtype,
-            max_model_len=recipe.grpo.max_prompt_tokens + recipe.rollout.max_new_tokens,
-            seed=recipe.seed,
-            device=device,
-            blank=True,
-            sleeps=recipe.scheduled(device),
-            routed_experts=recipe.grpo.engine_routing,
-            trust_remote_code=policy.trust_remote_code,
-            overrides={"moe_router_dtype": router} if router else None,  # the trainer's gate is in fp32
-        )
+        with opening("the rollout engine's model", file=model, key="policy.path"):
+            router = getattr(load_config(policy), "moe_router_dtype", None)
+            self.engine = Engine(
+                model,
+                recipe.rollout,
+                dtype=recipe.rollout.dtype or policy.dtype,
+                max_model_len=context,
+                seed=recipe.seed,
+                device=device,
+                tokenizer=resolve_model(policy.tokenizer) if policy.tokenizer else None,
+                blank=True,
+                sleeps=recipe.scheduled(device),
+                routed_experts=recipe.grpo.engine_routing,
+                trust_remote_code=policy.trust_remote_code,
+                overrides={"moe_router_dtype": router} if router else None,  # the trainer's gate is in fp32
+            )
 
-    def ready(self) -> bool:
-        """Answer once the engine is up."""
-        return True
+    def serve(self, call: int, group_size: int, step: int) -> Iterator[Group]:
+        """Sample what :meth:`feed` brings under the same number, until it says that this was all."""
+        try:
+            yield from self.engine.serve(self._feed(call), group_size, step)
+        except Abandoned:
+            return
+        finally:
+            del self.feeds[call]
 
-    def sample(
-        self, prompts: list[Prompt], group_size: int, step: int, carried: Sequence[Group] = ()
-    ) -> Iterator[Group]:
-        yield from self.engine.sample(prompts, group_size, step, carried)
+    @ray.method(concurrency_group="feed")
+    def feed(self, call: int, work: Sequence[Work], last: bool = False) -> None:
+        """More work for :meth:`serve`, begun or not; or no more, and what is left is dropped."""
+        feed = self._feed(call)
+        if work:
+            feed.put(work)
+        if last:
+            feed.abandon()
+
+    def _feed(self, call: int) -> Feed:
+        return self.feeds.setdefault(call, Feed())
 
     def answer(self, prompts: list[Prompt], max_new_tokens: int, temperature: float) -> list[Completion]:
         return self.engine.answer(prompts, max_new_tokens=max_new_tokens, temperature=temperature)
@@ -91,49 +130,3 @@ class RolloutActor:
 
     def memory_gib(self) -> float:
         return self.memory.largest_gib()
-
-
-class RolloutClient:
-    """The actor as the loop sees it (``align.types.Rollout``)."""
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-
-    @classmethod
-    def start(cls, placement: Placement, recipe: GrpoRecipe, model: str) -> RolloutClient:
-        """Start the actor in the bundle and wait until its engine is up.
-
-        Args:
-            placement: shared with the trainer.
-            recipe: the run.
-            model: directory or hub id of configuration and tokenizer.
-        """
-        make: Any = RolloutActor.options(**placement.options())  # type: ignore[attr-defined]
-        actor = make.remote(recipe, model, placement.device)
-        wait(actor.ready.remote(), ENGINE)
-        return cls(actor)
-
-    def sample(
-        self, prompts: Sequence[Prompt], group_size: int, step: int, carried: Sequence[Group] = ()
-    ) -> Iterator[Group]:
-        ask = self.actor.sample.options(num_returns="streaming")
-        more = [list(carried)] if carried else []
-        stream = ask.remote(list(prompts), group_size, step, *more)
-        for reference in stream:
-            yield wait(reference, ENGINE)
-
-    def answer(self, prompts: Sequence[Prompt], max_new_tokens: int, temperature: float) -> list[Completion]:
-        """One held-out completion per prompt."""
-        return wait(self.actor.answer.remote(list(prompts), max_new_tokens, temperature), ENGINE)
-
-    def sleep(self, part: Part) -> None:
-        """Give back the memory of ``engine`` (its weights) or ``kv_cache``."""
-        wait(self.actor.sleep.remote(part), ENGINE)
-
-    def wake(self, part: Part) -> None:
-        """Make it usable again."""
-        wait(self.actor.wake.remote(part), ENGINE)
-
-    def memory_gib(self) -> float:
-        """Largest resident size of the engine's process so far, GiB."""
-        return wait(self.actor.memory_gib.remote(), ENGINE)

@@ -17,13 +17,13 @@ import ray
 import torch
 
 from align.cluster.memory import PeakMemory
-from align.cluster.placement import Placement
+from align.cluster.placement import Placement, Seat
 from align.cluster.remote import wait
 from align.config.rewards import RewardsConfig
-from align.dataset.preference_tokens import cut
+from align.dataset.preference.tokens import cut
 from align.errors import EngineError, ModelError
-from align.model.scorer import Scorer, ScorerFiles, TorchScorer, open_scorer, term_key
-from align.reward.calibration import trained_length
+from align.model.score.scorer import Scorer, ScorerFiles, TorchScorer, open_scorer, term_key
+from align.reward.bank.calibration import trained_length
 from align.reward.contract import Sample
 from align.types import Outcome
 
@@ -156,7 +156,7 @@ class ScorerClient:
     @classmethod
     def start(
         cls,
-        placement: Placement,
+        seat: Seat,
         name: str,
         model: str,
         *,
@@ -166,10 +166,10 @@ class ScorerClient:
         file: str | Path | None = None,
         timeout: float = 10.0,
     ) -> ScorerClient:
-        """Start the actor in the bundle and wait until its model is loaded.
+        """Start the actor in its seat and wait until its model is loaded.
 
         Args:
-            placement: shared with policy and engine.
+            seat: shared with policy and engine.
             name: of the reward term.
             model: model directory, run directory or hub id.
             backend: ``auto``, ``torch`` or ``vllm``.
@@ -183,8 +183,8 @@ class ScorerClient:
             RewardError: its calibration.json cannot be read.
             EngineError: vLLM refuses it, or the process died.
         """
-        make: Any = ScorerActor.options(**placement.options())  # type: ignore[attr-defined]
-        client = cls(make.remote(placement.device, placement.threads), name, timeout)
+        make: Any = ScorerActor.options(**seat.options())  # type: ignore[attr-defined]
+        client = cls(make.remote(seat.device, seat.threads), name, timeout)
         wait(client.actor.load.remote(model, backend, resident, key, file), client.process)
         return client
 
@@ -209,6 +209,10 @@ class ScorerClient:
         """Free the device."""
         wait(self.actor.sleep.remote(), self.process, WAKE_SECONDS)
 
+    def take_peak_gib(self) -> float:
+        """Peak memory since last asked, GiB."""
+        return wait(self.actor.take_peak_gib.remote(), self.process)
+
     def memory_gib(self) -> float:
         """Largest resident size of the process so far, GiB."""
         return wait(self.actor.memory_gib.remote(), self.process)
@@ -228,17 +232,17 @@ def start_scorers(
     Raises:
         ModelError, RewardError, EngineError: as :meth:`ScorerClient.start`.
     """
+    models = {name: term for name, term in config.terms.items() if term.model is not None}
     return {
         name: ScorerClient.start(
-            placement,
+            placement.scorer(number),
             name,
-            term.model,
+            str(term.model),
             backend=term.backend,
             resident=resident,
             key=term_key(name),
             file=file,
             timeout=config.timeout,
         )
-        for name, term in config.terms.items()
-        if term.model is not None
+        for number, (name, term) in enumerate(models.items())
     }

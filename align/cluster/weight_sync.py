@@ -1,40 +1,39 @@
-"""Trainer → engine: publish, load, verify."""
+"""Trainer → engines: publish, load, verify."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from align.cluster.policy_actor import TRAINER
-from align.cluster.remote import wait
-from align.cluster.rollout_actor import ENGINE
+from align.cluster.policy_group import PolicyGroup
+from align.cluster.rollout_group import RolloutGroup
 from align.config.recipe import GrpoRecipe
+from align.sync.manifest import Manifest
 from align.sync.verify import Agreement
 from align.types import SyncReport
 
 
 class WeightSync:
-    """Pushes the policy into the running engine (``align.types.Sync``).
+    """Pushes the policy into the running engines (``align.types.Sync``).
 
     Usage: ``push()`` after every update, and once before the first rollout.
-    Invariant: after ``push`` the engine's weights are the policy's, checksums and probe say so,
+    Invariant: after ``push`` the weights of every engine are the policy's, checksums and probe say so,
     and completions sampled from then on carry the returned version.
     """
 
     def __init__(
         self,
-        policy: Any,
-        rollout: Any,
+        policy: PolicyGroup,
+        rollout: RolloutGroup,
         recipe: GrpoRecipe,
         probe: list[int],
         want: Callable[[str], None] = lambda stage: None,
     ) -> None:
         """Args:
-        policy: the PolicyActor.
-        rollout: the RolloutActor.
+        policy: the training ranks.
+        rollout: the engines.
         recipe: tolerance and types.
         probe: token ids that both sides score.
-        want: called before the weights travel (``sync``) and before the engine is asked (``verify``).
+        want: called before the weights travel (``sync``) and before engines are asked (``verify``).
         """
         self.policy, self.rollout = policy, rollout
         self.every = recipe.sync.every
@@ -43,30 +42,62 @@ class WeightSync:
         self.probe = probe
         self.want = want
         self.version = 0
+        self._pushed = self._verified = False
+        self._connect()
+
+    def _connect(self) -> None:
+        self._engines = list(self.rollout.actors)
+        self.transports = self.policy.connect(self.rollout.places())
         self._pushed = False
-        place = wait(rollout.where.remote(), ENGINE)
-        self.transport = wait(policy.connect.remote(place), TRAINER)
 
     def push(self) -> SyncReport:
         self.want("sync")
-        whole = not self._pushed or wait(self.rollout.needs_all.remote(), ENGINE)
-        manifest = wait(self.policy.publish.remote(self.version, whole), TRAINER)
-        wait(self.rollout.load.remote(manifest), ENGINE)
-        wait(self.policy.release.remote(), TRAINER)
-        self._pushed = True
+        self.rollout.admit()
+        manifests = self._travel()
+        while manifests is None:  # an engine was lost on the way: once more, to those that are left
+            manifests = self._travel()
+        self._pushed, self._verified = True, False
         mean = largest = float("nan")
         if self.version % self.every == 0:
-            # One after the other: two computing processes at once slow each other many times over.
-            trainer = wait(self.policy.probe.remote(self.probe), TRAINER)
-            self.want("verify")
-            engine = wait(self.rollout.score.remote(self.probe), ENGINE)
-            mean, largest = self.agreement.check(trainer, engine)
-            self.agreement.check_decoding(*wait(self.rollout.decode_twice.remote(self.probe), ENGINE))
+            mean, largest = self._compare()
+        manifest = manifests[0]  # all engines get the same
         report = SyncReport(manifest.version, len(manifest.specs), manifest.nbytes, mean, largest)
         self.version += 1
         return report
 
+    def _travel(self) -> list[Manifest] | None:
+        """Publish and load; None when an engine was lost."""
+        if self._engines != self.rollout.actors:
+            self._connect()
+        whole = not self._pushed or self.rollout.needs_all()
+        if self._engines != self.rollout.actors:
+            return None
+        manifests = self.policy.publish(self.version, whole)
+        if not self.rollout.load(manifests):
+            return None
+        self.policy.release()
+        return manifests
+
+    def verify(self) -> None:
+        """Compare trainer and engines now, unless that was done since the last push.
+
+        Raises:
+            SyncError: they disagree.
+        """
+        if not self._verified:
+            self._compare()
+
+    def _compare(self) -> tuple[float, float]:
+        # One after the other: two computing processes at once slow each other many times over.
+        trainer = self.policy.probe(self.probe)
+        self.want("verify")
+        found = [self.agreement.check(trainer, engine) for engine in self.rollout.score(self.probe)]
+        for decoded in self.rollout.decode_twice(self.probe):
+            self.agreement.check_decoding(*decoded)
+        self._verified = True
+        return max(mean for mean, _ in found), max(largest for _, largest in found)
+
     @property
     def held(self) -> int:
-        """Version of the weights in the engine."""
+        """Version of the weights in the engines."""
         return self.version - 1

@@ -44,12 +44,18 @@ def check_absorbed(model: Any, dtype: torch.dtype) -> None:
             layer.qk_nope_head_dim,
             layer.v_head_dim,
         )
+        if not torch.isfinite(w_uk.sum() + w_uv.sum()):
+            raise SyncError(
+                f"the weights of {layer.layer_name} that were pushed hold values that are no finite numbers",
+                remedy="the policy has diverged: go on from the last checkpoint with --resume, "
+                "with a lower optim.lr",
+            )
         same = torch.equal(layer.W_UK_T, w_uk.permute(1, 2, 0)) and torch.equal(
             layer.W_UV, w_uv.transpose(0, 1)
         )
         if not same:
             raise SyncError(
-                f"the absorbed weights of {layer.layer_name} are not those of its kv_b_proj after a push",
+                f"the engine decodes {layer.layer_name} with other weights than those that were pushed",
                 remedy="the engine would decode with stale weights: restart from the last checkpoint with "
                 "--resume",
             )
@@ -68,7 +74,8 @@ def decode_twice(llm: Any, token_ids: Sequence[int]) -> tuple[list[float], list[
     """
     if not llm.llm_engine.model_config.use_mla:
         return [], []
-    prompt = list(token_ids[:CONTEXT])
+    longest = llm.llm_engine.model_config.max_model_len - STEPS - 2
+    prompt = list(token_ids[: max(1, min(CONTEXT, longest))])
     (written,) = llm.generate([{"prompt_token_ids": prompt}], decode_probe_params(STEPS + 1), use_tqdm=False)
     answer = written.outputs[0]
     whole = prompt + list(answer.token_ids)

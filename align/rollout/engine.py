@@ -6,22 +6,24 @@ pins threads, reseeds the global generator and owns the default process group.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch._dynamo
 
+from align.chat.decode import decoded
 from align.config.rollout import RolloutConfig
 from align.errors import EngineError
 from align.plan.residency import Part
 from align.rollout.absorbed import decode_twice
-from align.rollout.fp32_gate import use_fp32_gates
+from align.rollout.feed import Feed, Work, closed
 from align.rollout.job import Job
 from align.rollout.routing_capture import RoutingCapture, capture_arguments
 from align.rollout.sampling import greedy_params, group_params, probe_params
 from align.rollout.sleep import CpuSleeper, GpuSleeper, Sleeper
+from align.rollout.start import cpu_blocks, device_arguments, prepare_environment
 from align.rollout.weight_source import WeightSource
+from align.rollout.workers import worker_arguments
 from align.types import Completion, Group, Prompt
 
 
@@ -72,7 +74,7 @@ class Engine:
         """
         compiled = settings.compiled(device)
         routing = capture_arguments(device, compiled=compiled) if routed_experts else {}
-        _prepare_environment(settings, device)
+        prepare_environment(settings, device)
         from vllm import LLM
 
         self.settings = settings
@@ -95,11 +97,12 @@ class Engine:
                 disable_log_stats=True,
                 enable_sleep_mode=sleeps and device != "cpu",
                 **routing,
-                **_device_arguments(settings, device, max_model_len),
-                **(_cpu_blocks(model, trust_remote_code) if device == "cpu" else {}),
+                **worker_arguments(settings.tensor_parallel),
+                **device_arguments(settings, device, max_model_len),
+                **(cpu_blocks(model, trust_remote_code) if device == "cpu" else {}),
             )
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            reason = str(error).strip().splitlines()
+        except Exception as error:  # vLLM's own errors have no common base with Python's
+            reason = str(error).strip().splitlines() or [type(error).__name__]
             remedy = "check rollout.* against the model and the memory of the machine"
             if isinstance(error, torch._dynamo.exc.TorchDynamoException):  # its last lines are for developers
                 reason, remedy = reason[:1], "set rollout.compile=false, or install a C++ compiler (g++)"
@@ -124,18 +127,32 @@ class Engine:
             carried: groups of other prompts that an earlier call left unfinished. Their cut completions go
                 on from prompt and tokens so far; the others stay.
         """
-        pending: dict[str, list[Completion]] = {prompt.id: [] for prompt in prompts}
-        wanted: list[tuple[Prompt, int, Completion | None]] = []
-        for group in carried:
-            ended = [each for each in group.completions if each.finish_reason != "cut"]
-            pending[group.prompt.id] = ended
-            cut = [each for each in group.completions if each.finish_reason == "cut"]
-            wanted += [(group.prompt, each.sample_index, each) for each in cut]
-        wanted += [(prompt, index, None) for prompt in prompts for index in range(group_size)]
-        for completion, prompt in self._run([self._job(step, *each) for each in wanted], self._routing):
+        return self.serve(closed([*carried, *prompts]), group_size, step)
+
+    def serve(self, feed: Feed, group_size: int, step: int) -> Iterator[Group]:
+        """As :meth:`sample`, of prompts and carried groups that may come while others are sampled."""
+        pending: dict[str, list[Completion]] = {}
+
+        def jobs(work: Sequence[Work]) -> Iterator[Job]:
+            for each in work:
+                if isinstance(each, Prompt):
+                    pending[each.id] = []
+                    yield from (self._job(step, each, index, None) for index in range(group_size))
+                else:
+                    ended = [one for one in each.completions if one.finish_reason != "cut"]
+                    pending[each.prompt.id] = ended
+                    cut = [one for one in each.completions if one.finish_reason == "cut"]
+                    yield from (self._job(step, each.prompt, one.sample_index, one) for one in cut)
+
+        def more(wait: bool) -> Iterator[Job] | None:
+            work = feed.take(wait=wait)
+            return None if work is None else jobs(work)
+
+        for completion, prompt in self._run(more, self._routing):
             members = pending[prompt.id]
             members.append(completion)
             if len(members) == group_size:
+                del pending[prompt.id]
                 yield Group(prompt, sorted(members, key=lambda each: each.sample_index))
 
     def _job(self, step: int, prompt: Prompt, index: int, begun: Completion | None) -> Job:
@@ -151,7 +168,8 @@ class Engine:
             Job(each, 0, greedy_params(max_new_tokens, temperature, self.seed, each.id, self._eos))
             for each in prompts
         ]
-        found = {prompt.id: completion for completion, prompt in self._run(jobs)}
+        coming = iter([jobs])
+        found = {prompt.id: completion for completion, prompt in self._run(lambda wait: next(coming, None))}
         return [found[prompt.id] for prompt in prompts]
 
     def score(self, token_ids: Sequence[int]) -> list[float]:
@@ -242,19 +260,27 @@ class Engine:
             )
 
     def _run(
-        self, jobs: Sequence[Job], routing: RoutingCapture | None = None
+        self, more: Callable[[bool], Iterable[Job] | None], routing: RoutingCapture | None = None
     ) -> Iterator[tuple[Completion, Prompt]]:
+        """Run what ``more(wait)`` gives until it gives None; it is told to wait when nothing else runs."""
         self._check_ready()
         engine = self.llm.llm_engine
         running: dict[str, tuple[Job, str]] = {}
+        coming = True
         if routing:
             routing.start()
-        for job in jobs:
-            self._requests += 1
-            name = str(self._requests)
-            running[name] = job, engine.add_request(name, {"prompt_token_ids": job.fed}, job.params)
         try:
-            while engine.has_unfinished_requests():
+            while True:
+                jobs = more(not running) if coming else ()
+                coming = jobs is not None
+                for job in jobs or ():
+                    self._requests += 1
+                    name = str(self._requests)
+                    running[name] = job, self._add(name, job)
+                if not running:
+                    if coming:
+                        continue
+                    break
                 for output in engine.step():
                     if output.finished:
                         job, request = running.pop(output.request_id)
@@ -268,47 +294,20 @@ class Engine:
             if routing:
                 routing.stop()
 
+    def _add(self, name: str, job: Job) -> str:
+        """Ask for one completion; vLLM's own id of the request."""
+        try:
+            return self.llm.llm_engine.add_request(name, {"prompt_token_ids": job.fed}, job.params)
+        except Exception as error:  # of vLLM's own kinds, which are no ValueErrors
+            raise EngineError(
+                f"vLLM refuses prompt {job.prompt.id} of {len(job.fed)} tokens: {error}",
+                key="grpo.max_prompt_tokens",
+                remedy="shorten the prompt, or raise the limits that the recipe sets",
+            ) from error
+
     def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        return decoded(self.tokenizer, tokens, keep_special=self.settings.keep_special_tokens)
 
     @property
     def _eos(self) -> int:
         return int(self.tokenizer.eos_token_id)
-
-
-def _prepare_environment(settings: RolloutConfig, device: str) -> None:
-    """What vLLM reads when it is imported or started."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    if device == "cpu":
-        if not settings.compile:
-            # Small helpers of the sampler are compiled even in eager mode: seconds each, for nothing.
-            torch._dynamo.config.disable = True
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(settings.kv_cache_gib)))
-        os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")  # its cached artefacts fail to load
-        use_fp32_gates()
-
-
-def _cpu_blocks(model: str, trust_remote_code: bool) -> dict[str, Any]:
-    """Size of the KV cache's blocks, tokens.
-
-    A group shares the whole blocks of its prompt. vLLM's 128 on a CPU are longer than many a prompt, which
-    is then computed G times; its kernels want multiples of 32. For MLA vLLM takes 16 of itself.
-    """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code).get_text_config()
-    return {} if getattr(config, "kv_lora_rank", None) else {"block_size": 32}
-
-
-def _device_arguments(settings: RolloutConfig, device: str, max_model_len: int) -> dict[str, Any]:
-    if device == "cpu":
-        return {
-            # The CPU's own rotary kernel misreads MLA's shapes; the native one is right.
-            "compilation_config": {"custom_ops": ["-rotary_embedding"]},
-            # A prompt prefilled in pieces rewinds its seeded generator, which a CPU one cannot do.
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(4096, max_model_len),
-        }
-    return {"gpu_memory_utilization": settings.gpu_memory_utilization}

@@ -19,6 +19,9 @@ from torch import Tensor
 from align.errors import EngineError, SyncError
 from align.rollout.weight_source import Named, WeightSource
 
+UNFIT = "this model's layers do not fit the engine's: report it with the model's config.json"
+"""Remedy where nothing that a user sets is at fault."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Load:
@@ -111,7 +114,10 @@ class InPlaceLoader:
         updated: set[Any] = set()
         for name, tensor in pairs:
             if name not in self._takers:
-                raise SyncError(f"the engine has no layer for {name}")
+                raise SyncError(
+                    f"the engine has no layer for {name}",
+                    remedy=UNFIT,
+                )
             for layer in self._takers[name]:
                 got = waiting.setdefault(layer, {})
                 got[name] = tensor
@@ -122,7 +128,7 @@ class InPlaceLoader:
             lacking = min(self._layers[layer].sources - got.keys())
             raise SyncError(
                 f"the push has {next(iter(got))} but not {lacking}, which the engine keeps in one tensor",
-                remedy="this is a fault of the weight stream",
+                remedy=UNFIT,
             )
         return updated
 
@@ -166,7 +172,10 @@ def _complete(source: WeightSource, rank: int) -> Iterator[Named]:
         yield name, tensor
     lost = sorted(set(source.names) - found)
     if lost:
-        raise SyncError(f"{len(lost)} tensors were lost on the way to the engine, the first is {lost[0]}")
+        raise SyncError(
+            f"{len(lost)} tensors were lost on the way to the engine, the first is {lost[0]}",
+            remedy="restart from the last checkpoint with --resume",
+        )
 
 
 def _forget_expert_kernel(layer: Any) -> None:
@@ -189,7 +198,7 @@ def _read_layer(layer: Any, info: Any, names: Mapping[tuple[int, torch.Size], st
         got = ", ".join(_name_of(tensor, names) for tensor in tensors)
         raise SyncError(
             f"the engine keeps {got} in one layer with tensors that the push lacks",
-            remedy="this is a fault of the weight stream",
+            remedy=UNFIT,
         )
     loads: list[_Load] = []
     tensors = []

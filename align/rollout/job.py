@@ -28,7 +28,7 @@ class Job:
     @property
     def fed(self) -> list[int]:
         """Tokens to start from, [P + T so far]."""
-        return self.prompt.token_ids + (self.begun.token_ids if self.begun else [])
+        return [*self.prompt.token_ids, *(self.begun.token_ids if self.begun else ())]
 
     def completion(
         self, output: Any, version: int, decode: Callable[[Sequence[int]], str], experts: Any
@@ -47,7 +47,7 @@ class Job:
         spans: tuple[tuple[int, int], ...] = ((version, len(new)),)
         tokens, seed = new, self.params.seed or 0
         if self.begun:
-            tokens, logprobs = self.begun.token_ids + new, self.begun.logprobs + logprobs
+            tokens, logprobs = [*self.begun.token_ids, *new], [*self.begun.logprobs, *logprobs]
             spans, seed = joined(self.begun.versions, version, len(new)), self.begun.seed
             if experts is not None and (earlier := self.begun.routed_experts) is not None:
                 experts = np.concatenate([earlier, experts[len(earlier) :]])

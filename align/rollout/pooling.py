@@ -11,11 +11,11 @@ from typing import Any
 from align.config.policy import Dtype
 from align.config.rollout import RolloutConfig
 from align.errors import EngineError
-from align.rollout.engine import _device_arguments, _prepare_environment
+from align.rollout.start import device_arguments, prepare_environment
 
 
 class PoolingScorer:
-    """A sequence classifier with one label in a vLLM engine (``align.model.scorer.Scorer``)."""
+    """A sequence classifier with one label in a vLLM engine (``align.model.score.scorer.Scorer``)."""
 
     def __init__(
         self, model: str, *, device: str, dtype: Dtype = "bfloat16", max_tokens: int, moe: bool = False
@@ -33,7 +33,7 @@ class PoolingScorer:
             EngineError: vLLM refuses the model.
         """
         settings = RolloutConfig(kv_cache_gib=1, gpu_memory_utilization=0.3)
-        _prepare_environment(settings, device)
+        prepare_environment(settings, device)
         from vllm import LLM, PoolingParams
 
         self.max_tokens = max_tokens
@@ -51,11 +51,12 @@ class PoolingScorer:
                 # vLLM's gate follows the model's type unless told what transformers does.
                 hf_overrides={"moe_router_dtype": "float32"} if moe else {},
                 disable_log_stats=True,
-                **_device_arguments(settings, device, max_tokens),
+                **device_arguments(settings, device, max_tokens),
             )
-        except (ValueError, RuntimeError, NotImplementedError) as error:
+        except Exception as error:  # vLLM's own errors have no common base with Python's
+            reason = (str(error).strip() or type(error).__name__).splitlines()
             raise EngineError(
-                f"vLLM could not start the reward model: {str(error).strip().splitlines()[-1]}",
+                f"vLLM could not start the reward model: {reason[-1]}",
                 file=model,
                 remedy="serve it on torch instead",
             ) from error

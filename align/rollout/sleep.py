@@ -21,6 +21,10 @@ from align.plan.residency import Part
 _MADV_DONTNEED, _MADV_HUGEPAGE = 4, 14  # Linux; Python's mmap has them for its own maps only
 
 
+REST_STEPS = 16
+"""More than any engine needs: one, two under asynchronous scheduling, one more a stage of a pipeline."""
+
+
 class Sleeper(Protocol):
     """The way an engine sleeps on one kind of device. Called in turn, never twice for the same part."""
 
@@ -55,6 +59,7 @@ class GpuSleeper:
 
     def sleep(self, part: Part) -> None:
         if part == "kv_cache":
+            finish_steps(self.llm)
             self.llm.sleep(level=0)  # no request is scheduled while it is away
             self.llm.release_kv_cache_memory()
         else:
@@ -65,6 +70,26 @@ class GpuSleeper:
 
     def forget_cache(self) -> None:
         """Nothing: its memory is reserved."""
+
+
+def finish_steps(llm: Any) -> None:
+    """Step an in-process engine until nothing of its answered requests is left in it.
+
+    When the last answer is out, the scheduler still has the ids of finished requests to tell the worker of,
+    and under asynchronous scheduling a batch is under way; vLLM frees no cache before both are gone.
+
+    Raises:
+        EngineError: it has not come to rest after ``REST_STEPS``.
+    """
+    core = llm.llm_engine.engine_core.engine_core
+    for _ in range(REST_STEPS):
+        if not (core.scheduler.has_requests() or core.batch_queue):
+            return
+        llm.llm_engine.step()
+    raise EngineError(
+        f"the rollout engine does not come to rest in {REST_STEPS} steps after its last answer",
+        remedy="set cluster.residency=resident",
+    )
 
 
 def free_kv_cache(model_runner: Any) -> None:

@@ -12,6 +12,9 @@ from align.rollout import absorbed, sleep
 from align.rollout.inplace import InPlaceLoader
 from align.rollout.routing_capture import RoutingReporter
 from align.rollout.weight_source import WeightSource
+from align.rollout.workers import set_up_worker
+
+set_up_worker()  # this module is the first of ours that a worker imports, before it builds the model
 
 
 class WeightReceiver(RoutingReporter):

@@ -34,9 +34,11 @@ class Rendezvous:
     port: int
     size: int
     device: str
+    first: int = 0
+    """Place of an engine's first worker among the receivers."""
 
     def fetch(self, specs: Sequence[TensorSpec], rank: int) -> Iterator[Tensor]:
-        group = _joined(self, rank + 1)
+        group = _joined(self, self.first + rank + 1)
         for bucket in _buckets(specs):
             data = torch.empty(_length(bucket), dtype=torch.uint8, device=self.device)
             _broadcast(group, data)

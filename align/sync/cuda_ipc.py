@@ -6,7 +6,7 @@ segments cannot be shared: leave PYTORCH_CUDA_ALLOC_CONF without ``expandable_se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
 from align.errors import SyncError
-from align.sync.manifest import Manifest, Named, TensorSpec
+from align.sync.manifest import TensorSpec
 from align.sync.sender import Sender
 
 
@@ -43,11 +43,9 @@ class CudaIpc(Sender):
         self._kept: list[Tensor] = []
         """What was published and not released: nothing else may hold merged or cast tensors."""
 
-    def publish(
-        self, pairs: Iterable[Named], version: int, *, whole: bool = True, required: Set[str] = frozenset()
-    ) -> Manifest:
+    def begin(self) -> None:
+        super().begin()
         self.release()  # a push that the engine never loaded
-        return super().publish(pairs, version, whole=whole, required=required)
 
     def release(self) -> None:
         """Hold the policy's memory no longer, or moving it off the GPU would free nothing."""

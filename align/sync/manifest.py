@@ -19,6 +19,8 @@ CHECKED_AT_ONCE = 8 << 20
 """Bytes whose digests are compared before the engine gets them: about a layer of a small model, so that
 they are still in the cache when the engine repacks them."""
 _FOLDED_AT_ONCE = 1 << 24  # words
+_PRECISE = ".e_score_correction_bias"
+"""A router's correction bias, which engines hold in fp32 whatever their type: rounded, it picks others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Catalogue:
     """The policy's tensors as the first push had them; every later push is held against it."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        """Floating tensors travel as ``dtype``."""
+        """Floating tensors travel as ``dtype``, the correction bias of a router in fp32."""
         self.dtype = dtype
         self._known: dict[str, TensorSpec] = {}
         self._complete = False
@@ -111,13 +113,14 @@ class Catalogue:
         Raises:
             SyncError: the first push did not have it so.
         """
-        spec = TensorSpec.of(name, tensor, self.dtype if tensor.is_floating_point() else tensor.dtype)
+        dtype = torch.float32 if name.endswith(_PRECISE) else self.dtype
+        spec = TensorSpec.of(name, tensor, dtype if tensor.is_floating_point() else tensor.dtype)
         if not self._complete:
             self._known[name] = spec
         elif self._known.get(name) != spec:
             raise SyncError(
                 f"the policy's tensors changed their names or shapes during the run: {name}",
-                remedy="the first push fixes them",
+                remedy="nothing may rename or resize weights while a run trains them",
             )
         return spec
 
@@ -141,7 +144,7 @@ class Catalogue:
                 f"{len(absent)} of the policy's tensors are missing from the push, the first is {absent[0]}"
                 if absent
                 else "two of the policy's tensors have the same name",
-                remedy="trainer and engine must hold the same weights: this is a fault of the weight stream",
+                remedy="trainer and engine must hold the same weights: report it with the config.json",
             )
         self._complete = True
 

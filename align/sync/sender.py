@@ -14,14 +14,17 @@ from align.sync.manifest import Carrier, Catalogue, Manifest, Named, TensorSpec,
 class Sender(ABC):
     """The trainer's end.
 
-    Usage: ``manifest = sender.publish(hf_stream(model), version)``, then ``sender.release()`` once the
-    engine has loaded it, any number of times. The policy must not change before that.
-    Invariant: names, shapes and types are those of the first call, which is a whole one.
+    Usage: ``manifest = sender.publish(hf_stream(model), version)``, or ``begin``, ``add`` for each tensor
+    and ``finish``; then ``sender.release()`` once the engines have loaded it, any number of times. The policy
+    must not change before that.
+    Invariant: names, shapes and types are those of the first push, which is a whole one.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
         """Floating tensors are cast to ``dtype``, the type the engine holds."""
         self.catalogue = Catalogue(dtype)
+        self._specs: list[TensorSpec] = []
+        self._sent: list[Tensor] = []
 
     def publish(
         self,
@@ -42,14 +45,32 @@ class Sender(ABC):
         Raises:
             SyncError: a tensor is missing, or names or shapes changed since the first call.
         """
-        specs: list[TensorSpec] = []
-        sent: list[Tensor] = []
+        self.begin()
         for name, tensor in pairs:  # one at a time: a merged adapter is gone before the next comes
-            specs.append(self.catalogue.admit(name, tensor))
-            sent.append(self._place(tensor, specs[-1]))
+            self.add(name, tensor)
+        return self.finish(version, whole=whole, required=required)
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Make one tensor readable.
+
+        Raises:
+            SyncError: its name is new, or its shape.
+        """
+        spec = self.catalogue.admit(name, tensor)
+        self._specs.append(spec)
+        self._sent.append(self._place(tensor, spec))
+
+    def finish(self, version: int, *, whole: bool = True, required: Set[str] = frozenset()) -> Manifest:
+        """Describe what was added, as :meth:`publish`."""
+        specs, sent = self._specs, self._sent
+        self._specs, self._sent = [], []
         self.catalogue.close([spec.name for spec in specs], whole=whole, required=required)
         carrier = self._carrier(sent, specs)
         return Manifest(version, whole, tuple(specs), digests(sent), carrier)
+
+    def begin(self) -> None:
+        """Start a push; what was added to one that failed is forgotten."""
+        self._specs, self._sent = [], []
 
     @abstractmethod
     def release(self) -> None:

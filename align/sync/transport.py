@@ -11,15 +11,16 @@ Tensors of another type than the engine's, and merged adapters, are cast into pl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from align.sync.arena import Arena
-from align.sync.broadcast import Broadcast
+from align.sync.broadcast import Broadcast, Rendezvous
 from align.sync.cuda_ipc import CudaIpc
+from align.sync.manifest import Manifest, Named
 from align.sync.sender import Sender
 
 Transport = Literal["shared_memory", "cuda_ipc", "broadcast"]
@@ -33,37 +34,107 @@ class Place:
     """Identifies the machine."""
     device: str
     """``cpu`` or ``cuda``."""
+    gpu: str = ""
+    """Identifies the GPU."""
+    workers: int = 1
+    """Processes of an engine that take weights."""
 
 
 def choose_transport(trainer: Place, engine: Place) -> Transport:
     """The fastest transport that both sides can use."""
     if trainer.node != engine.node:
         return "broadcast"
-    return "cuda_ipc" if (trainer.device, engine.device) == ("cuda", "cuda") else "shared_memory"
+    if (trainer.device, engine.device) != ("cuda", "cuda"):
+        return "shared_memory"
+    return "cuda_ipc" if trainer.gpu == engine.gpu and engine.workers == 1 else "broadcast"
 
 
-def open_sender(
-    transport: Transport,
-    dtype: torch.dtype,
-    parameters: Iterable[torch.nn.Parameter],
-    *,
-    host: str,
-    device: str,
-) -> Sender:
-    """The trainer's end of a transport.
+def who_serves(ranks: Sequence[Place], engines: Sequence[Place]) -> list[int]:
+    """The rank that each engine gets its weights from: one on its GPU, else the first of its machine, else
+    the first of all."""
 
-    Args:
-        transport: which one.
-        dtype: the engine's.
-        parameters: the policy's.
-        host: address of this machine.
-        device: ``cpu`` or ``cuda``.
+    def chosen(engine: Place) -> int:
+        near = [rank for rank, place in enumerate(ranks) if place.node == engine.node]
+        same = [rank for rank in near if ranks[rank].gpu == engine.gpu]
+        return next(iter(same or near), 0)
+
+    return [chosen(engine) for engine in engines]
+
+
+class Outlets:
+    """A rank's ways to the engines that it serves.
+
+    Usage: as :class:`align.sync.sender.Sender`; a manifest for each engine comes out. All engines of one
+    transport read from the same place.
     """
-    if transport == "shared_memory":
-        arena = Arena(dtype)
-        if device == "cpu":
-            arena.host(parameters)
-        return arena
-    if transport == "cuda_ipc":
-        return CudaIpc(dtype)
-    return Broadcast(dtype, host=host, device=device)
+
+    def __init__(
+        self,
+        place: Place,
+        engines: Mapping[int, Place],
+        dtype: torch.dtype,
+        parameters: Iterable[torch.nn.Parameter],
+        *,
+        host: str,
+    ) -> None:
+        """
+        Args:
+            place: the rank's.
+            engines: those that it serves, by their numbers.
+            dtype: of their weights.
+            parameters: the policy's, to be held where engines can read them; empty for a sharded policy,
+                whose weights are copied.
+            host: address of this machine.
+        """
+        self.transports = {number: choose_transport(place, engine) for number, engine in engines.items()}
+        self.senders: dict[Transport, Sender] = {}
+        self._first: dict[int, int] = {}
+        """Of each engine that is broadcast to: the number of its first worker."""
+        receivers = 0
+        for number, transport in self.transports.items():
+            if transport == "broadcast":
+                self._first[number] = receivers
+                receivers += engines[number].workers
+        for transport in dict.fromkeys(self.transports.values()):
+            if transport == "broadcast":
+                self.senders[transport] = Broadcast(
+                    dtype, host=host, device=place.device, receivers=receivers
+                )
+            elif transport == "cuda_ipc":
+                self.senders[transport] = CudaIpc(dtype)
+            else:
+                arena = Arena(dtype)
+                if place.device == "cpu":
+                    arena.host(parameters)
+                self.senders[transport] = arena
+
+    def publish(
+        self, pairs: Iterable[Named], version: int, *, whole: bool, required: Set[str]
+    ) -> dict[int, Manifest]:
+        """Make tensors readable for every engine; its manifest by its number.
+
+        Raises:
+            SyncError: as :class:`align.sync.sender.Sender` has it.
+        """
+        for sender in self.senders.values():
+            sender.begin()
+        for name, tensor in pairs:
+            for sender in self.senders.values():
+                sender.add(name, tensor)
+        made = {
+            transport: sender.finish(version, whole=whole, required=required)
+            for transport, sender in self.senders.items()
+        }
+        return {
+            number: self._for_engine(number, made[transport]) for number, transport in self.transports.items()
+        }
+
+    def release(self) -> None:
+        """Let go of what was published last, now that the engines have loaded it."""
+        for sender in self.senders.values():
+            sender.release()
+
+    def _for_engine(self, number: int, manifest: Manifest) -> Manifest:
+        if isinstance(manifest.carrier, Rendezvous):
+            return replace(manifest, carrier=replace(manifest.carrier, first=self._first[number]))
+        return manifest

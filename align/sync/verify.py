@@ -79,7 +79,14 @@ class Agreement:
         return max(FLOOR[self.dtype], TIMES_FIRST * (self._first or 0.0))
 
     def _judge(self, kind: str, found: float, tolerance: float, between: str = "trainer and engine") -> None:
-        if not found <= tolerance:  # also true for NaN
+        if not math.isfinite(found):
+            raise SyncError(
+                f"{between} give log-probabilities that are no finite numbers after a weight push",
+                key="optim.lr",
+                remedy="the policy has diverged: go on from the last checkpoint with --resume, with a lower "
+                "optim.lr",
+            )
+        if found > tolerance:
             raise SyncError(
                 f"{between} disagree after a weight push: {kind} |Δ logprob| of the probe is {found:.4g}, "
                 f"tolerance {tolerance:.4g}",

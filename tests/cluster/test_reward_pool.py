@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,26 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from align.algo.assemble import step_advantages
 from align.cluster.reward_pool import RewardPool, Scorer
 from align.config.grpo import GrpoConfig
 from align.config.rewards import RewardsConfig
 from align.errors import EngineError, RewardError
+from align.reward.bank.ledger import BudgetSpent
+from align.reward.bank.replay import read_failure, replay, reproduced
 from align.reward.contract import Sample
-from align.reward.ledger import BudgetSpent
-from align.reward.replay import read_failure, replay, reproduced
 from align.types import Completion, Group, Outcome, Prompt
 
 MakePool = Callable[..., RewardPool]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+@pytest.fixture(autouse=True)
+def cluster(placement: Any) -> None:
+    """A pool needs Ray and no slot on it."""
 
 
 @pytest.fixture
@@ -266,6 +264,28 @@ def test_a_crash_inside_a_list_function_costs_one_sample(pool: MakePool) -> None
     bank.submit(group(0, ["a", "b", "c"]))
     bank.submit(group(1, ["a", "die"]))
     assert [score.reward for score in bank.collect()] == [3.0, 3.0, 3.0, 1.0, None]
+
+
+@pytest.mark.parametrize("end", ["os._exit(3)", "x = [0.0] * 10**9"])
+def test_what_goes_together_with_a_call_that_costs_a_worker_is_scored(pool: MakePool, end: str) -> None:
+    source = f"""
+        import os
+        def number(sample):
+            if sample.completion == "die": {end}
+            return float(sample.completion)
+    """
+    bank = pool(
+        {"error_budget": 1.0, "workers": 1},
+        number={"source": textwrap.dedent(source), "timeout": 1.0, "memory_mib": 512},
+    )
+    for number in range(4):  # its pace is known afterwards
+        bank.submit(group(number, ["1", "2"]))
+    bank.collect()
+    for number in range(9):
+        bank.submit(group(number, ["1", "die"] if number == 4 else ["3", "4"]))
+    scores = bank.collect()
+    assert [score.reward for score in scores] == [3.0, 4.0] * 4 + [1.0, None] + [3.0, 4.0] * 4
+    assert [score.terms["number"].kind for score in scores].count("error") == 1
 
 
 def test_error_budget_stops_the_run_with_the_first_traceback(pool: MakePool) -> None:

@@ -6,18 +6,17 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import psutil
+import pytest
 import ray
 
 from align.algo.assemble import assemble
-from align.cluster.memory import take_together
-from align.cluster.placement import cluster
-from align.cluster.policy_actor import PolicyClient
+from align.cluster.memory import together
+from align.cluster.policy_group import PolicyGroup
 from align.cluster.residency import Residency
-from align.cluster.rollout_actor import RolloutClient
+from align.cluster.rollout_group import RolloutGroup
 from align.cluster.weight_sync import WeightSync
 from align.config.recipe import GrpoRecipe
-from align.config.run import ClusterConfig
-from align.model.load import load_tokenizer
+from align.model.files.load import load_tokenizer
 from align.plan.residency import Household
 from align.types import Prompt
 
@@ -65,28 +64,31 @@ def shortage(actor) -> None:
 class Run:
     def __init__(self, placement, folder) -> None:
         self.recipe = recipe(folder, "resident")
-        self.policy = PolicyClient.start(placement, self.recipe, None)
-        self.rollout = RolloutClient.start(placement, self.recipe, str(folder))
+        self.rollout = RolloutGroup.spawn(placement, self.recipe)
+        self.policy = PolicyGroup.start(placement, self.recipe, None)
+        self.rollout.open(str(folder))
         tokens = load_tokenizer(self.recipe.policy)("What is 7 + 15 - 4?")["input_ids"]
         self.prompts = [Prompt(f"p/{i}", (), tokens[: 3 + i]) for i in range(4)]
-        self.actors = [self.policy.actor, self.rollout.actor]
 
     def residency(self, choice: str) -> Residency:
         household = Household.of(recipe("x", choice), "cpu")
         movers = {"engine": self.rollout, "kv_cache": self.rollout}
-        return Residency(household, movers, household.present, lambda: take_together(self.actors, "cpu"))
+        return Residency(household, movers, household.present, lambda: together(self.peaks(), "cpu"))
+
+    def peaks(self) -> list[float]:
+        return [*self.policy.peaks_gib(), *self.rollout.peaks_gib()]
 
     def steps(self, choice: str, count: int) -> dict[str, float]:
         """Peaks of the last step."""
-        ray.get(self.policy.actor.__ray_call__.remote(shortage))
+        ray.get(self.policy.actors[0].__ray_call__.remote(shortage))
         stages = self.residency(choice)
-        sync = WeightSync(*self.actors, self.recipe, self.prompts[3].token_ids, stages.want)
+        sync = WeightSync(self.policy, self.rollout, self.recipe, self.prompts[3].token_ids, stages.want)
         sync.push()
         for step in range(count):
             stages.metrics()
             with stages.stage("rollout"):
                 groups = list(self.rollout.sample(self.prompts, 4, step))
-                ray.get(self.rollout.actor.__ray_call__.remote(fill_cache))
+                ray.get(self.rollout.actors[0].__ray_call__.remote(fill_cache))
             many = [
                 replace(group, prompt=replace(group.prompt, id=f"{i}/{group.prompt.id}"))
                 for i in range(COPIES)
@@ -103,13 +105,13 @@ class Run:
         return stages.metrics()
 
 
-def test_peak_with_scheduling_is_below_the_peak_without(repo_root):
-    with cluster(ClusterConfig(device="cpu")) as placement:
-        run = Run(placement, repo_root / "recipes/quickstart/policy")
-        resident = run.steps("resident", 2)
-        scheduled = run.steps("scheduled", 2)
-        for actor in run.actors:
-            ray.kill(actor)
+@pytest.mark.slow
+def test_peak_with_scheduling_is_below_the_peak_without(placement, repo_root):
+    run = Run(placement, repo_root / "recipes/quickstart/policy")
+    resident = run.steps("resident", 2)
+    scheduled = run.steps("scheduled", 2)
+    for actor in (*run.policy.actors, *run.rollout.actors):
+        ray.kill(actor)
     assert (
         set(resident)
         == set(scheduled)

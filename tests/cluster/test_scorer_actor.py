@@ -17,11 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
 
 from align.cluster import scorer_actor
-from align.cluster.placement import Placement, cluster
+from align.cluster.placement import Placement
 from align.cluster.reward_pool import RewardPool
 from align.cluster.scorer_actor import ScorerClient
 from align.config.rewards import RewardsConfig
-from align.config.run import ClusterConfig
 from align.errors import EngineError, ModelError, RewardError
 from align.reward.contract import Sample
 from align.types import Completion, Group, Prompt
@@ -32,9 +31,8 @@ MakeModel = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def placement() -> Iterator[Placement]:
-    with cluster(ClusterConfig(device="cpu", threads=1)) as placement:
-        yield placement
+def placement(placement: Placement) -> Placement:
+    return placement.with_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +73,7 @@ Start = Callable[..., ScorerClient]
 @pytest.fixture(scope="module")
 def serve(placement: Placement) -> Start:
     def start(path: str, name: str = "helpful") -> ScorerClient:
-        return ScorerClient.start(placement, name, path, key=f"rewards.terms.{name}.model")
+        return ScorerClient.start(placement.scorer(0), name, path, key=f"rewards.terms.{name}.model")
 
     return start
 

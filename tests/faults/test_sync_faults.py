@@ -13,12 +13,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from align.cluster.placement import cluster
-from align.cluster.policy_actor import PolicyClient
-from align.cluster.rollout_actor import RolloutClient
+from align.cluster.policy_group import PolicyGroup
+from align.cluster.rollout_group import RolloutGroup
 from align.cluster.weight_sync import WeightSync
 from align.config.recipe import GrpoRecipe
-from align.config.run import ClusterConfig
 from align.errors import SyncError
 
 MOE = Path(__file__).parents[2] / "recipes/quickstart/policy"
@@ -41,16 +39,16 @@ def recipe(model: Path, **policy) -> GrpoRecipe:
 
 def inside(client, function):
     """Run ``function(actor)`` in the actor's process."""
-    return ray.get(client.actor.__ray_call__.remote(function))
+    return ray.get(client.actors[0].__ray_call__.remote(function))
 
 
 class Side:
     """A trainer and its way to the engine."""
 
-    def __init__(self, placement, rollout: RolloutClient, settings: GrpoRecipe) -> None:
-        self.policy = PolicyClient.start(placement, settings, None)
+    def __init__(self, placement, rollout: RolloutGroup, settings: GrpoRecipe) -> None:
+        self.policy = PolicyGroup.start(placement, settings, None)
         self.rollout = rollout
-        self.sync = WeightSync(self.policy.actor, rollout.actor, settings, PROBE)
+        self.sync = WeightSync(self.policy, rollout, settings, PROBE)
         exact = settings.policy.dtype == "float32"
         self.step = 0.02 if exact else 0.1
         self.agrees = 1e-4 if exact else 0.15
@@ -96,32 +94,31 @@ class Side:
 
 
 @pytest.fixture(scope="module")
-def placement():
-    with cluster(ClusterConfig(device="cpu", threads=1)) as placement:
-        yield placement
+def placement(placement):
+    return placement.with_threads(1)
 
 
 @pytest.fixture(scope="module")
 def engine(placement):
-    rollout = RolloutClient.start(placement, recipe(MOE), str(MOE))
+    rollout = RolloutGroup.start(placement, recipe(MOE), str(MOE))
     yield rollout
-    ray.kill(rollout.actor)
+    ray.kill(rollout.actors[0])
 
 
 @pytest.fixture(scope="module")
 def full(placement, engine):
     side = Side(placement, engine, recipe(MOE))
     yield side
-    ray.kill(side.policy.actor)
+    ray.kill(side.policy.actors[0])
 
 
 @pytest.fixture(scope="module")
 def half(placement):
     settings = recipe(MOE, dtype="bfloat16")
-    rollout = RolloutClient.start(placement, settings, str(MOE))
+    rollout = RolloutGroup.start(placement, settings, str(MOE))
     side = Side(placement, rollout, settings)
     yield side
-    for actor in (side.policy.actor, rollout.actor):
+    for actor in (side.policy.actors[0], rollout.actors[0]):
         ray.kill(actor)
 
 
@@ -135,18 +132,18 @@ def lora(placement, engine):
     side = Side(placement, engine, recipe(MOE, lora={"rank": 8, "alpha": 16}))
     side.sync.push()
     yield side
-    ray.kill(side.policy.actor)
+    ray.kill(side.policy.actors[0])
 
 
 @pytest.fixture(scope="module")
 def lora_half(placement, half):
     side = Side(placement, half.rollout, recipe(MOE, dtype="bfloat16", lora={"rank": 8, "alpha": 16}))
     yield side
-    ray.kill(side.policy.actor)
+    ray.kill(side.policy.actors[0])
 
 
 def test_a_push_carries_all_or_what_changed(full, lora):
-    assert full.sync.transport == "shared_memory"
+    assert full.sync.transports == ["shared_memory"]
     first, second = full.sync.push(), full.push()
     assert first.tensors == second.tensors
     assert first.bytes == second.bytes
@@ -165,7 +162,7 @@ def test_a_push_carries_all_or_what_changed(full, lora):
 
 def test_flipped_bit(side):
     side.push()
-    manifest = ray.get(side.policy.actor.publish.remote(99, True))
+    (manifest,) = side.policy.publish(99, True)
 
     def flip(actor):
         from align.sync.arena import _mapped
@@ -175,7 +172,7 @@ def test_flipped_bit(side):
 
     inside(side.rollout, flip)
     with pytest.raises(SyncError, match=f"checksum of {manifest.names[7]}"):
-        ray.get(side.rollout.actor.load.remote(manifest))
+        side.rollout.load([manifest])
     inside(side.rollout, flip)
     assert side.push().probe_mean < side.agrees
 
@@ -218,13 +215,17 @@ def test_tensor_that_the_trainer_never_had(full):
         from align.sync.manifest import Catalogue
 
         skip(actor)
-        actor.sender.catalogue = Catalogue(actor.sender.catalogue.dtype)
+        actor.outlets.senders["shared_memory"].catalogue = Catalogue(
+            actor.outlets.senders["shared_memory"].catalogue.dtype
+        )
 
     def mend_all(actor):
         from align.sync.manifest import Catalogue
 
         mend(actor)
-        actor.sender.catalogue = Catalogue(actor.sender.catalogue.dtype)
+        actor.outlets.senders["shared_memory"].catalogue = Catalogue(
+            actor.outlets.senders["shared_memory"].catalogue.dtype
+        )
 
     with (
         full.broken(full.policy, forget, mend_all),
@@ -304,7 +305,7 @@ def _stale_copies(*, exact_check: bool):
 
 def test_stale_mla_copies(side):
     stale = side.broken(side.rollout, *_stale_copies(exact_check=True))
-    with stale, pytest.raises(SyncError, match=r"absorbed weights of model\.layers\.0"):
+    with stale, pytest.raises(SyncError, match=r"decodes model\.layers\.0\S* with other weights"):
         side.sync.push()
 
 
@@ -313,15 +314,15 @@ def test_stale_mla_copies_show_when_decoding(full):
     with full.broken(full.rollout, *_stale_copies(exact_check=False)):
         with pytest.raises(SyncError, match="decoding and prefill"):
             full.sync.push()
-        trainer = ray.get(full.policy.actor.probe.remote(PROBE))
-        engine = ray.get(full.rollout.actor.score.remote(PROBE))
+        trainer = ray.get(full.policy.actors[0].probe.remote(PROBE))
+        engine = ray.get(full.rollout.actors[0].score.remote(PROBE))
         full.sync.agreement.check(trainer, engine)
 
 
 def test_stale_mla_copies_under_lora(lora):
     lora.sync._pushed = False
     stale = lora.broken(lora.rollout, *_stale_copies(exact_check=True))
-    with stale, pytest.raises(SyncError, match="absorbed weights"):
+    with stale, pytest.raises(SyncError, match="with other weights"):
         lora.sync.push()
 
 
@@ -348,18 +349,18 @@ def _scaled(factor: float):
     def scale(actor):
         import torch
 
-        def merged(weight, layer):
+        def merged(weight, layer, dtype):
             (adapter,) = layer.active_adapters
             down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
             return torch.addmm(weight, up.detach(), down.detach(), alpha=factor * layer.scaling[adapter])
 
-        from align.model import hf_stream
+        from align.model.files import hf_stream
 
         actor.plain = hf_stream._merged
         hf_stream._merged = merged
 
     def mend(actor):
-        from align.model import hf_stream
+        from align.model.files import hf_stream
 
         hf_stream._merged = actor.plain
 
@@ -391,10 +392,10 @@ def tied(placement, tmp_path_factory):
             sizes | heads | kind | {"max_position_embeddings": 512, "eos_token_id": 1, "bos_token_id": 0}
         )
     )
-    rollout = RolloutClient.start(placement, recipe(folder), str(folder))
+    rollout = RolloutGroup.start(placement, recipe(folder), str(folder))
     side = Side(placement, rollout, recipe(folder))
     yield side
-    for actor in (side.policy.actor, rollout.actor):
+    for actor in (side.policy.actors[0], rollout.actors[0]):
         ray.kill(actor)
 
 

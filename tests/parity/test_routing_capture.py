@@ -17,17 +17,15 @@ import torch
 from torch import Tensor
 
 from align.algo.assemble import assemble
-from align.cluster import rollout_actor
-from align.cluster.placement import cluster
-from align.cluster.policy_actor import PolicyClient
-from align.cluster.rollout_actor import RolloutClient
+from align.cluster import rollout_actor, rollout_group
+from align.cluster.policy_group import PolicyGroup
+from align.cluster.rollout_group import RolloutGroup
 from align.cluster.weight_sync import WeightSync
 from align.config.recipe import GrpoRecipe
-from align.config.run import ClusterConfig
 from align.errors import RecipeError
-from align.model.load import load_tokenizer
+from align.model.experts.routers import find_routers
+from align.model.files.load import load_tokenizer
 from align.model.logprobs import completion_logprobs
-from align.model.moe import find_routers
 from align.model.policy import PolicyModel
 from align.rollout.engine import Engine
 from align.types import Prompt, TrainBatch
@@ -37,7 +35,7 @@ SHAPE = (2, 2)
 """MoE layers, experts per token."""
 
 
-@ray.remote
+@ray.remote(concurrency_groups=rollout_actor.CALLS)
 class InspectedRollout(rollout_actor.RolloutActor.__ray_metadata__.modified_class):  # type: ignore[misc]
     """Also computes with its gates alone."""
 
@@ -52,18 +50,19 @@ class Sampled:
 
     def __init__(self, placement: Any, path: Path, dtype: str) -> None:
         self.recipe = recipe(path, dtype)
-        self.policy = PolicyClient.start(placement, self.recipe, None)
-        self.rollout = RolloutClient.start(placement, self.recipe, str(path))
+        self.rollout = RolloutGroup.spawn(placement, self.recipe)
+        self.policy = PolicyGroup.start(placement, self.recipe, None)
+        self.rollout.open(str(path))
         tokens = load_tokenizer(self.recipe.policy)("What is 7 + 15 - 4?")["input_ids"]
         prompts = [Prompt(f"p/{i}", (), tokens[: 3 + i]) for i in range(4)]
-        WeightSync(self.policy.actor, self.rollout.actor, self.recipe, (tokens * 8)[:64]).push()
+        WeightSync(self.policy, self.rollout, self.recipe, (tokens * 8)[:64]).push()
         self.groups = list(self.rollout.sample(prompts, 4, 1))
         (self.batch,) = assemble(self.groups, [1.0, -1.0] * 8, self.recipe.grpo, 48)
         self.answer = self.rollout.answer(prompts[:1], 4, 0.0)[0]
         hidden = torch.randn(50, 128, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
-        self.hidden, self.gate_logits = hidden, ray.get(self.rollout.actor.gate_logits.remote(hidden))
+        self.hidden, self.gate_logits = hidden, ray.get(self.rollout.actors[0].gate_logits.remote(hidden))
         self.metrics = self.policy.update(self.batch)
-        for actor in (self.policy.actor, self.rollout.actor):
+        for actor in (self.policy.actors[0], self.rollout.actors[0]):
             ray.kill(actor)
 
 
@@ -89,9 +88,9 @@ def recipe(path: Path, dtype: str) -> GrpoRecipe:
 
 
 @pytest.fixture(scope="module")
-def placement():
-    with pytest.MonkeyPatch.context() as patch, cluster(ClusterConfig(device="cpu")) as placement:
-        patch.setattr(rollout_actor, "RolloutActor", InspectedRollout)
+def placement(placement):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout_group, "RolloutActor", InspectedRollout)
         yield placement
 
 

@@ -13,9 +13,7 @@ import ray
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
 
-from align.cluster.placement import cluster
-from align.config.run import ClusterConfig
-from align.model.scorer import TorchScorer, open_scorer
+from align.model.score.scorer import TorchScorer, open_scorer
 from align.rollout.pooling import PoolingScorer
 
 TEXT = "What is the sum of 7 and 15 and how do you know it is 22 ?"
@@ -53,12 +51,6 @@ def model(request, tmp_path_factory) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="module")
-def placement():
-    with cluster(ClusterConfig(device="cpu")) as placement:
-        yield placement
-
-
 @ray.remote
 class Served:
     """vLLM in a process of its own, with the type of its weights as a choice."""
@@ -82,7 +74,7 @@ def serve(request, placement, model: str):
         if request.param == "torch":
             score = TorchScorer(open_scorer(model), device="cpu", dtype=dtype).score
         else:
-            actors.append(Served.options(**placement.options()).remote(model, dtype))
+            actors.append(Served.options(**placement.scorer(0).options()).remote(model, dtype))
 
             def score(rows: list[list[int]], prompts: list[str]) -> list[float]:
                 return ray.get(actors[-1].score.remote(rows, prompts))

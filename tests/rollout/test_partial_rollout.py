@@ -13,22 +13,20 @@ import pytest
 import ray
 
 from align.algo.assemble import assemble
-from align.cluster import rollout_actor
-from align.cluster.placement import cluster
-from align.cluster.policy_actor import PolicyClient
+from align.cluster import rollout_actor, rollout_group
+from align.cluster.policy_group import PolicyGroup
 from align.cluster.remote import wait
-from align.cluster.rollout_actor import RolloutClient
+from align.cluster.rollout_group import RolloutGroup
 from align.cluster.weight_sync import WeightSync
 from align.config.recipe import GrpoRecipe
-from align.config.run import ClusterConfig
-from align.model.load import load_tokenizer
+from align.model.files.load import load_tokenizer
 from align.types import Group, Prompt
 
 LONGEST, BUDGET, GROUP = 24, 10, 3
 SAME = 1e-4
 
 
-@ray.remote
+@ray.remote(concurrency_groups=rollout_actor.CALLS)
 class SettableRollout(rollout_actor.RolloutActor.__ray_metadata__.modified_class):  # type: ignore[misc]
     """Its settings can be changed."""
 
@@ -52,15 +50,16 @@ class Pair:
                 "rollout": {"max_new_tokens": LONGEST, "partial_tokens": BUDGET, "kv_cache_gib": 1},
             }
         )
-        self.policy = PolicyClient.start(placement, self.recipe, None)
-        self.rollout = RolloutClient.start(placement, self.recipe, path)
+        self.rollout = RolloutGroup.spawn(placement, self.recipe)
+        self.policy = PolicyGroup.start(placement, self.recipe, None)
+        self.rollout.open(path)
         tokens = load_tokenizer(self.recipe.policy)("What is 7 + 15 - 4?")["input_ids"]
         self.prompts = [Prompt(f"p/{i}", (), tokens[: 3 + i]) for i in range(3)]
-        self.sync = WeightSync(self.policy.actor, self.rollout.actor, self.recipe, (tokens * 8)[:64])
+        self.sync = WeightSync(self.policy, self.rollout, self.recipe, (tokens * 8)[:64])
         self.sync.push()
 
     def settle(self, **settings: Any) -> None:
-        wait(self.rollout.actor.settle.remote(**settings), "engine")
+        wait(self.rollout.actors[0].settle.remote(**settings), "engine")
 
     def sample(self, step: int, carried: list[Group] | None = None) -> list[Group]:
         """The groups by prompt; new ones unless some are carried."""
@@ -70,14 +69,17 @@ class Pair:
     def scored(self, group: Group, index: int) -> list[float]:
         """The completion's log-probabilities under the engine's present weights."""
         tokens = group.prompt.token_ids + group.completions[index].token_ids
-        return wait(self.rollout.actor.score.remote(tokens), "engine")[len(group.prompt.token_ids) - 1 :]
+        return wait(self.rollout.actors[0].score.remote(tokens), "engine")[len(group.prompt.token_ids) - 1 :]
 
 
 @pytest.fixture(scope="module")
-def pair(repo_root) -> Iterator[Pair]:
-    with pytest.MonkeyPatch.context() as patch, cluster(ClusterConfig(device="cpu")) as placement:
-        patch.setattr(rollout_actor, "RolloutActor", SettableRollout)
-        yield Pair(placement, str(repo_root / "recipes/quickstart/policy"))
+def pair(placement, repo_root) -> Iterator[Pair]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout_group, "RolloutActor", SettableRollout)
+        made = Pair(placement, str(repo_root / "recipes/quickstart/policy"))
+    yield made
+    for actor in (made.policy.actors[0], made.rollout.actors[0]):
+        ray.kill(actor)
 
 
 @pytest.fixture(autouse=True)

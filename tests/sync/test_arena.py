@@ -77,6 +77,16 @@ def test_what_is_not_hosted_gets_a_place_beside_it():
     assert found["a.0"].untyped_storage().data_ptr() == found["merged"].untyped_storage().data_ptr()
 
 
+def test_a_correction_bias_keeps_its_precision():
+    bias = torch.tensor([1.0, 1.001, 1.002, 1.003])  # all one number in bf16
+    weight = torch.full((4, 2), 1.001)
+    name = "model.layers.1.mlp.gate.e_score_correction_bias"
+    manifest = Arena(torch.bfloat16).publish([(name, bias), ("gate.weight", weight)], 0)
+    read = dict(manifest.open())
+    assert torch.equal(read[name], bias)
+    assert torch.equal(read["gate.weight"], weight.bfloat16())
+
+
 def test_publishing_again_reuses_the_block():
     arena = Arena(torch.float32)
     first = arena.publish(pairs(), 0)

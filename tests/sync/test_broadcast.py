@@ -9,7 +9,6 @@ from align.errors import SyncError
 from align.sync import broadcast
 from align.sync.broadcast import Broadcast
 from align.sync.manifest import Manifest
-from align.sync.transport import Place, choose_transport
 
 
 def pairs(add: float = 0.0):
@@ -52,12 +51,3 @@ def test_whole_and_partial_pushes_arrive_and_are_checked(receiver, monkeypatch):
     manifest = sender.publish(pairs(), 2)
     wrong = Manifest(2, True, manifest.specs, (*manifest.digests[:-1], 0), manifest.carrier)
     assert "checksum of layers.5.weight" in receiver(wrong)
-
-
-def test_the_transport_follows_from_where_both_are():
-    here, there = Place("a", "cpu"), Place("b", "cpu")
-    assert choose_transport(here, here) == "shared_memory"
-    assert choose_transport(here, there) == "broadcast"
-    assert choose_transport(Place("a", "cuda"), Place("a", "cuda")) == "cuda_ipc"
-    assert choose_transport(Place("a", "cuda"), Place("b", "cuda")) == "broadcast"
-    assert choose_transport(Place("a", "cuda"), Place("a", "cpu")) == "shared_memory"
