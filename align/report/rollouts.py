@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from align.types import Completion, Prompt, SampleScore, StepStats
+from align.packed import mean
+from align.types import Prompt, StepStats
 
 _NAME = re.compile(r"step-(\d{6,})\.parquet")
 
@@ -74,45 +74,40 @@ def rollout_table(stats: StepStats) -> pa.Table:
     (ok, abstain, error or timeout; null where the term was not asked).
     """
     found = {(score.prompt_id, score.sample_index): score for score in stats.scores}
-    samples = [(group.prompt, one) for group in stats.groups for one in group.completions]
+    samples = [(group, one) for group in stats.groups for one in group.completions]
     scores = [found.get((one.prompt_id, one.sample_index)) for _, one in samples]
-    rows = [
-        _row(stats.step, prompt, one, score, advantage)
-        for (prompt, one), score, advantage in zip(samples, scores, stats.advantages, strict=True)
-    ]
+    asked = {
+        group.prompt.id: (prompt_text(group.prompt), list(group.prompt.messages)) for group in stats.groups
+    }
+    columns: dict[str, list[Any]] = {
+        "step": [stats.step] * len(samples),
+        "prompt_id": [group.prompt.id for group, _ in samples],
+        "part": [group.prompt.part for group, _ in samples],
+        "sample_index": [one.sample_index for _, one in samples],
+        "prompt": [asked[group.prompt.id][0] for group, _ in samples],
+        "prompt_messages": [asked[group.prompt.id][1] for group, _ in samples],
+        "completion": [one.text for _, one in samples],
+        "finish_reason": [one.finish_reason for _, one in samples],
+        "prompt_tokens": [len(group.prompt.token_ids) for group, _ in samples],
+        "tokens": [len(one.token_ids) for _, one in samples],
+        "weight_version": [one.weight_version for _, one in samples],
+        "versions": [
+            [{"version": version, "tokens": tokens} for version, tokens in one.versions] for _, one in samples
+        ],
+        "seed": [one.seed for _, one in samples],
+        "logprob_mean": [mean(one.logprobs) for _, one in samples],
+        "reward": [score.reward if score else None for score in scores],
+        "advantage": list(stats.advantages),
+    }
     fields = list(_FIELDS)
     for term in dict.fromkeys(name for score in stats.scores for name in score.terms):
         fields += [(f"reward/{term}", pa.float64()), (f"outcome/{term}", pa.string())]
-        for row, score in zip(rows, scores, strict=True):
-            outcome = score.terms.get(term) if score else None
-            row[f"reward/{term}"] = outcome.value if outcome else None
-            row[f"outcome/{term}"] = outcome.kind if outcome else None
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+        outcomes = [score.terms.get(term) if score else None for score in scores]
+        columns[f"reward/{term}"] = [outcome.value if outcome else None for outcome in outcomes]
+        columns[f"outcome/{term}"] = [outcome.kind if outcome else None for outcome in outcomes]
+    return pa.Table.from_pydict(columns, schema=pa.schema(fields))
 
 
 def prompt_text(prompt: Prompt) -> str:
     """The conversation as plain text, one paragraph per turn."""
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt.messages)
-
-
-def _row(
-    step: int, prompt: Prompt, one: Completion, score: SampleScore | None, advantage: float | None
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "prompt_id": prompt.id,
-        "part": prompt.part,
-        "sample_index": one.sample_index,
-        "prompt": prompt_text(prompt),
-        "prompt_messages": list(prompt.messages),
-        "completion": one.text,
-        "finish_reason": one.finish_reason,
-        "prompt_tokens": len(prompt.token_ids),
-        "tokens": len(one.token_ids),
-        "weight_version": one.weight_version,
-        "versions": [{"version": version, "tokens": tokens} for version, tokens in one.versions],
-        "seed": one.seed,
-        "logprob_mean": fmean(one.logprobs) if one.logprobs else None,
-        "reward": score.reward if score else None,
-        "advantage": advantage,
-    }

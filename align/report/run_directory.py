@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from align.config import yaml12
+from align.config.places import check_place
 from align.errors import RecipeError
 from align.report.environment import environment
 
@@ -44,8 +45,8 @@ class RunDirectory:
             resume: continue the run that is there.
 
         Raises:
-            RecipeError: the directory is taken and ``resume`` is off; there is nothing to resume;
-                or the recipe differs in a key that a resumed run may not change.
+            RecipeError: the directory is taken and ``resume`` is off, or cannot be made; there is nothing
+                to resume; or the recipe differs in a key that a resumed run may not change.
         """
         path = Path(path)
         recipe = path / "resolved.yaml"
@@ -58,6 +59,7 @@ class RunDirectory:
                 key="name",
                 remedy="continue it with --resume, choose another with name=…, or remove it",
             )
+        check_place(path, key="run_dir")
         path.mkdir(parents=True, exist_ok=True)
         recipe.write_text(yaml12.dump(resolved), encoding="utf-8")
         facts = json.dumps(environment(), indent=2)

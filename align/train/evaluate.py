@@ -16,10 +16,10 @@ from typing import Any
 
 from align.config.data import EvalConfig
 from align.errors import DataError, RewardError
-from align.reward.child import ChildProcess, score_each
+from align.reward.bank.terms import Term, assignments, check_smoke, probes
+from align.reward.calls.child import ChildProcess, score_each
 from align.reward.contract import Sample
-from align.reward.registry import RewardFunction, resolve
-from align.reward.terms import Term, assignments, check_smoke, probes
+from align.reward.functions.registry import RewardFunction, resolve
 from align.types import Completion, Outcome, Prompt
 
 Answer = Callable[[Sequence[Prompt], int, float], list[Completion]]

@@ -11,9 +11,9 @@ import pytest
 from align.config.run import ReportConfig
 from align.report.reporter import Reporter
 from align.report.run_directory import RunDirectory
+from align.reward.bank.ledger import Ledger
+from align.reward.bank.terms import Term
 from align.reward.contract import Sample
-from align.reward.ledger import Ledger
-from align.reward.terms import Term
 from align.types import Outcome
 
 TERM = Term("safe", None, model="runs/rm")

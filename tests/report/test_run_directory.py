@@ -136,3 +136,9 @@ def test_the_hash_ignores_order_and_what_may_change():
 def test_the_hash_survives_the_trip_through_yaml():
     recipe = changed(optim__lr=5e-06)
     assert recipe_hash(yaml.safe_load(yaml.safe_dump(recipe))) == recipe_hash(recipe)
+
+
+def test_a_directory_below_a_file_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError, match="file is no directory"):
+        RunDirectory.create(tmp_path / "file" / "run", RECIPE)
