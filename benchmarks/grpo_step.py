@@ -21,13 +21,14 @@ from pathlib import Path
 
 import ray
 
-from align.cluster import policy_actor, rollout_actor
+from align.cluster import policy_actor, policy_group, rollout_actor, rollout_group
 from align.config.load import load_recipe
 from align.config.recipe import GrpoRecipe
 from align.report.reporter import Reporter
 from align.report.run_directory import RunDirectory
-from align.train import build
-from align.train.grpo import grpo
+from align.train.grpo.build import start_job
+from align.train.grpo.loop import grpo
+from align.train.grpo.prepared import prepare
 from align.types import StepStats
 
 PolicyBase = policy_actor.PolicyActor.__ray_metadata__.modified_class
@@ -64,14 +65,14 @@ class TimedPolicy(Busy, PolicyBase):
     probe = timed("probe", PolicyBase)
 
 
-@ray.remote
+@ray.remote(concurrency_groups=rollout_actor.CALLS)
 class TimedRollout(Busy, RolloutBase):
     load = timed("load", RolloutBase)
     score = timed("score", RolloutBase)
 
-    def sample(self, prompts, group_size, step, carried=()):
+    def serve(self, call, group_size, step):
         start = time.perf_counter()
-        for group in self.engine.sample(prompts, group_size, step, carried):
+        for group in super().serve(call, group_size, step):
             self.seconds += time.perf_counter() - start
             yield group
             start = time.perf_counter()
@@ -105,7 +106,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/smollm2_gsm8k/grpo.yaml")
     parser.add_argument("--steps", type=int, default=5)
     args, overrides = parser.parse_known_args()
-    policy_actor.PolicyActor, rollout_actor.RolloutActor = TimedPolicy, TimedRollout
+    policy_group.PolicyActor, rollout_group.RolloutActor = TimedPolicy, TimedRollout
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe(
             args.recipe,
@@ -124,17 +125,17 @@ def main() -> None:
 
 def measure(recipe: GrpoRecipe, file: Path) -> list[dict[str, float]]:
     """One row of seconds and tokens per step."""
-    prepared = build.prepare(recipe, file=file)
+    prepared = prepare(recipe, file=file)
     directory = Path(recipe.run_dir or "")
     run = RunDirectory.create(directory, recipe.model_dump(mode="json"))
     rows: list[dict[str, float]] = []
     with ExitStack() as stack:
         reporter = stack.enter_context(Reporter(run, recipe.report, recipe.grpo.steps))
-        job = build.start_job(recipe, prepared, run, reporter, stack, file)
+        job = start_job(recipe, prepared, run, reporter, stack, file)
         job.parts.sync.push()
 
         def busy() -> float:
-            actors = (job.policy.actor, job.rollout.actor)
+            actors = (job.policy.actors[0], job.rollout.actors[0])
             return sum(ray.get([actor.take_busy.remote() for actor in actors]))
 
         def after_step(stats: StepStats) -> None:
@@ -143,7 +144,7 @@ def measure(recipe: GrpoRecipe, file: Path) -> list[dict[str, float]]:
             completions = [each for group in stats.groups for each in group.completions]
             prompts = [group.prompt for group in stats.groups]
             work = busy()
-            raw = ray.get(job.rollout.actor.raw.remote(prompts, recipe.grpo.group_size, stats.step))
+            raw = ray.get(job.rollout.actors[0].raw.remote(prompts, recipe.grpo.group_size, stats.step))
             tokens = sum(len(each.token_ids) for each in completions)
             rows.append(
                 stats.seconds

@@ -17,9 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,48 +24,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from side_by_side import Block, done, median, run_block, table, take_turns
+from side_by_side import Block, against_trl, align_recipe, done, median, table, trl_parser
 
 STAGES = ("rollout", "score", "reference", "update", "sync")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = trl_parser(__doc__ or "", "prompts", ("plain", "default"), steps=3)
     parser.add_argument("--data", help="rows with a question and an answer that ends in '#### number'")
-    parser.add_argument("--model", default="models/smollm2-135m-instruct")
     parser.add_argument("--completions", type=int, default=32, help="per step")
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64, help="longest completion")
     parser.add_argument("--beta", type=float, default=0.04)
-    parser.add_argument("--trl", nargs="+", choices=("plain", "default"), default=["plain", "default"])
     parser.add_argument("--trl-batch", type=int, default=8, help="TRL's per_device_train_batch_size")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=3, help="timed steps per round")
-    parser.add_argument("--job", choices=("prompts", "align", "plain", "default"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--round", type=int, default=0, help=argparse.SUPPRESS)
     args, args.overrides = parser.parse_known_args()
-    if args.job is None and args.data is None:
+    if args.data is None:
         parser.error("--data is needed")
     if args.job:
         {"prompts": write_prompts, "align": run_align}.get(args.job, run_trl)(args)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        compare(args, Path(folder))
-
-
-def compare(args: argparse.Namespace, folder: Path) -> None:
-    """Run both and print."""
-    (folder / "recipe.json").write_text(json.dumps(recipe(args)))
-    arguments = [*sys.argv[1:], "--folder", str(folder)]
-    subprocess.run([sys.executable, __file__, *arguments, "--job", "prompts"], check=True)
-
-    def run(name: str, number: int) -> Block:
-        job = [*arguments, "--job", name.removeprefix("TRL "), "--round", str(number)]
-        return run_block(__file__, job, args.steps, folder / f"{name}-{number}.log")
-
-    names = [*(f"TRL {variant}" for variant in args.trl), "align"]
-    show(args, take_turns(names, args.rounds, run))
+    else:
+        show(args, against_trl(__file__, args, "prompts", recipe(args)))
 
 
 def recipe(args: argparse.Namespace) -> dict[str, Any]:
@@ -105,22 +80,13 @@ def recipe(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def align_recipe(args: argparse.Namespace) -> tuple[Any, Path]:
-    """The recipe, with the overrides of the command line, and its file."""
-    from align.config.load import load_recipe
-    from align.config.recipe import GrpoRecipe
-
-    file = args.folder / "recipe.json"
-    run_dir = f"run_dir={args.folder}/align-{args.round}"
-    return load_recipe(file, [run_dir, *args.overrides], kind=GrpoRecipe), file
-
-
 def write_prompts(args: argparse.Namespace) -> None:
     """The prompts of all steps in the order in which align draws them."""
+    from align.config.recipe import GrpoRecipe
     from align.dataset.prompts import PromptSampler
-    from align.train.prepared import prepare
+    from align.train.grpo.prepared import prepare
 
-    loaded, file = align_recipe(args)
+    loaded, file = align_recipe(args, GrpoRecipe)
     sampler = PromptSampler(prepare(loaded, file=file).prompts, loaded.data, seed=loaded.seed)
     rows = [
         {"prompt": list(prompt.messages), "answer": prompt.columns["answer"], "tokens": len(prompt.token_ids)}
@@ -132,8 +98,9 @@ def write_prompts(args: argparse.Namespace) -> None:
 
 def run_align(args: argparse.Namespace) -> None:
     """``align grpo`` on the recipe."""
+    from align.config.recipe import GrpoRecipe
     from align.report.reporter import Reporter
-    from align.train.build import run_grpo
+    from align.train.grpo.run import run_grpo
 
     report = Reporter.step
 
@@ -148,7 +115,7 @@ def run_align(args: argparse.Namespace) -> None:
         return metrics
 
     Reporter.step = step
-    loaded, file = align_recipe(args)
+    loaded, file = align_recipe(args, GrpoRecipe)
     run_grpo(loaded, file=file)
 
 

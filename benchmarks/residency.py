@@ -18,16 +18,17 @@ from pathlib import Path
 
 import ray
 
-from align.cluster import policy_actor, rollout_actor
-from align.cluster.memory import take_together
+from align.cluster import policy_actor, policy_group, rollout_actor, rollout_group
+from align.cluster.memory import together
 from align.cluster.residency import Residency
 from align.config.load import load_recipe
 from align.config.recipe import GrpoRecipe
 from align.plan.residency import Household
 from align.report.reporter import Reporter
 from align.report.run_directory import RunDirectory
-from align.train import build
-from align.train.grpo import grpo
+from align.train.grpo.build import Job, start_job
+from align.train.grpo.loop import grpo
+from align.train.grpo.prepared import prepare
 
 CHOICES = ("resident", "scheduled")
 
@@ -47,7 +48,7 @@ class TimedPolicy(Working, PolicyBase):
     pass
 
 
-@ray.remote
+@ray.remote(concurrency_groups=rollout_actor.CALLS)
 class TimedRollout(Working, RolloutBase):
     pass
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/smollm2_gsm8k/grpo.yaml")
     parser.add_argument("--rounds", type=int, default=5)
     args, overrides = parser.parse_known_args()
-    policy_actor.PolicyActor, rollout_actor.RolloutActor = TimedPolicy, TimedRollout
+    policy_group.PolicyActor, rollout_group.RolloutActor = TimedPolicy, TimedRollout
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"grpo.steps={2 * args.rounds + 2}", "report.console=false", f"run_dir={folder}/run"]
         recipe = load_recipe(args.recipe, [*settings, *overrides], kind=GrpoRecipe)
@@ -67,14 +68,14 @@ def main() -> None:
 
 def measure(recipe: GrpoRecipe, file: Path) -> dict[str, list[dict[str, float]]]:
     """Per choice one row a step: seconds by stage, ``wall``, ``work``, and peaks in GiB."""
-    prepared = build.prepare(recipe, file=file)
+    prepared = prepare(recipe, file=file)
     run = RunDirectory.create(Path(recipe.run_dir or ""), recipe.model_dump(mode="json"))
     rows: dict[str, list[dict[str, float]]] = {choice: [] for choice in CHOICES}
     with ExitStack() as stack:
         reporter = stack.enter_context(Reporter(run, recipe.report, recipe.grpo.steps))
-        job = build.start_job(recipe, prepared, run, reporter, stack, file)
-        actors = [job.policy.actor, job.rollout.actor]
-        stages = {choice: residency(recipe, choice, job, actors) for choice in CHOICES}
+        job = start_job(recipe, prepared, run, reporter, stack, file)
+        actors = [job.policy.actors[0], job.rollout.actors[0]]
+        stages = {choice: residency(recipe, choice, job) for choice in CHOICES}
         job.parts.sync.push()
         for step in range(recipe.grpo.steps):
             choice = CHOICES[step % 2]
@@ -98,11 +99,15 @@ def work(actors: list) -> float:
     return sum(ray.get([actor.work.remote() for actor in actors]))
 
 
-def residency(recipe: GrpoRecipe, choice: str, job: build.Job, actors: list) -> Residency:
+def peaks(job: Job) -> list[float]:
+    return [*job.policy.peaks_gib(), *job.rollout.peaks_gib()]
+
+
+def residency(recipe: GrpoRecipe, choice: str, job: Job) -> Residency:
     cluster = recipe.cluster.model_copy(update={"residency": choice})
     household = Household.of(recipe.model_copy(update={"cluster": cluster}), "cpu")
     movers = {"engine": job.rollout, "kv_cache": job.rollout}
-    return Residency(household, movers, household.present, lambda: take_together(actors, "cpu"))
+    return Residency(household, movers, household.present, lambda: together(peaks(job), "cpu"))
 
 
 def show(recipe: GrpoRecipe, rows: dict[str, list[dict[str, float]]]) -> None:

@@ -64,7 +64,7 @@ def serve(pipe: Any, args: dict[str, Any], mode: dict[str, Any]) -> None:
 
     count, group, tokens = args["prompts"], args["group"], args["tokens"]
     if "blocks" in mode:
-        module._cpu_blocks = lambda *_: mode["blocks"]
+        module.cpu_blocks = lambda *_: mode["blocks"]
     settings = RolloutConfig(
         max_new_tokens=tokens, max_num_seqs=count * group, kv_cache_gib=1, compile=mode.get("compile", False)
     )

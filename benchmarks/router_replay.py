@@ -85,11 +85,11 @@ def run(gate: str, overrides: list[str]) -> None:
     """One GRPO run in this process."""
     import ray
 
-    from align.cluster import rollout_actor
+    from align.cluster import rollout_actor, rollout_group
     from align.config.load import load_recipe
     from align.config.recipe import GrpoRecipe
-    from align.model.load import load_config
-    from align.train.build import run_grpo
+    from align.model.files.load import load_config
+    from align.train.grpo.run import run_grpo
 
     base = rollout_actor.RolloutActor.__ray_metadata__.modified_class
 
@@ -98,20 +98,20 @@ def run(gate: str, overrides: list[str]) -> None:
         config.moe_router_dtype = "bfloat16"
         return config
 
-    @ray.remote
+    @ray.remote(concurrency_groups=rollout_actor.CALLS)
     class NarrowGateRollout(base):
         """An engine whose gates compute in the type of its weights."""
 
-        def __init__(self, *args) -> None:
+        def open(self, *args) -> None:
             # Not the module's name: Ray ships the base class, and the names that it uses, by value.
-            inspect.unwrap(base.__init__).__globals__["load_config"] = with_narrow_gate
-            base.__init__(self, *args)
+            inspect.unwrap(base.open).__globals__["load_config"] = with_narrow_gate
+            base.open(self, *args)
             worker = self.engine.llm.llm_engine.model_executor.driver_worker.worker
             layers = worker.model_runner.get_model().model.layers
             assert {layer.mlp.gate.out_dtype for layer in layers if hasattr(layer.mlp, "gate")} == {None}
 
     if gate == "bf16":
-        rollout_actor.RolloutActor = NarrowGateRollout
+        rollout_group.RolloutActor = NarrowGateRollout
     run_grpo(load_recipe(str(RECIPE), overrides, kind=GrpoRecipe), file=RECIPE)
 
 

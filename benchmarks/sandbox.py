@@ -21,7 +21,7 @@ TESTS = ["assert double(2) == 4"]
 
 def work(rewards: int, ready: Barrier, seconds: multiprocessing.Queue[tuple[float, float]]) -> None:
     from align.reward.contract import Sample
-    from align.reward.registry import resolve
+    from align.reward.functions.registry import resolve
 
     function = resolve("unit_tests", {"timeout": 20.0, "isolation": "best_effort"})
     sample = Sample(prompt=(), completion=ANSWER, columns={"tests": TESTS})

@@ -26,7 +26,7 @@ import torch
 from align.cluster.placement import cluster
 from align.cluster.scorer_actor import ScorerClient
 from align.config.run import ClusterConfig
-from align.model.scorer import ScorerFiles, TorchScorer, open_scorer
+from align.model.score.scorer import ScorerFiles, TorchScorer, open_scorer
 from align.reward.contract import Sample
 
 TEXT = "the sum of two numbers is what we want to know so add them and then say how it was done"
@@ -99,7 +99,7 @@ def measure(files: ScorerFiles, args: argparse.Namespace) -> None:
     with cluster(ClusterConfig(device="cpu", threads=args.threads)) as placement:
         for name in ("torch", "vllm"):
             begin = time.perf_counter()
-            clients[name] = ScorerClient.start(placement, name, files.source, backend=name)
+            clients[name] = ScorerClient.start(placement.scorer(0), name, files.source, backend=name)
             starts[name] = time.perf_counter() - begin
         processes = {name: process_of(client) for name, client in clients.items()}
         resident = {name: process.memory_info().rss / 2**30 for name, process in processes.items()}

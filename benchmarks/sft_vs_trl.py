@@ -18,48 +18,25 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from side_by_side import Block, done, median, run_block, table, take_turns
+from side_by_side import Block, against_trl, align_recipe, done, median, table, trl_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = trl_parser(__doc__ or "", "rows", ("default", "plain"), steps=12)
+    parser.set_defaults(trl=["default"])
     parser.add_argument("--data", nargs="+", help="files of the mixture")
-    parser.add_argument("--model", default="models/smollm2-135m-instruct")
     parser.add_argument("--batch", type=int, default=8, help="conversations per step (8 is TRL's default)")
-    parser.add_argument("--trl", nargs="+", choices=("default", "plain"), default=["default"])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=12, help="timed steps per round")
-    parser.add_argument("--job", choices=("rows", "align", "default", "plain"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--round", type=int, default=0, help=argparse.SUPPRESS)
     args, args.overrides = parser.parse_known_args()
     if not args.data:
         parser.error("--data is needed")
     if args.job:
         {"rows": write_rows, "align": run_align}.get(args.job, run_trl)(args)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        compare(args, Path(folder))
-
-
-def compare(args: argparse.Namespace, folder: Path) -> None:
-    """Run both and print."""
-    (folder / "recipe.json").write_text(json.dumps(recipe(args)))
-    arguments = [*sys.argv[1:], "--folder", str(folder)]
-    subprocess.run([sys.executable, __file__, *arguments, "--job", "rows"], check=True)
-
-    def run(name: str, number: int) -> Block:
-        job = [*arguments, "--job", name.removeprefix("TRL "), "--round", str(number)]
-        return run_block(__file__, job, args.steps, folder / f"{name}-{number}.log")
-
-    show(args, take_turns([*(f"TRL {variant}" for variant in args.trl), "align"], args.rounds, run))
+    else:
+        show(args, against_trl(__file__, args, "rows", recipe(args)))
 
 
 def recipe(args: argparse.Namespace) -> dict[str, Any]:
@@ -87,21 +64,12 @@ def recipe(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def align_recipe(args: argparse.Namespace, *extra: str) -> tuple[Any, Path]:
-    """The recipe, with the overrides of the command line, and its file."""
-    from align.config.load import load_recipe
-    from align.config.recipe import SftRecipe
-
-    file = args.folder / "recipe.json"
-    run_dir = f"run_dir={args.folder}/align-{args.round}"
-    return load_recipe(file, [run_dir, *args.overrides, *extra], kind=SftRecipe), file
-
-
 def write_rows(args: argparse.Namespace) -> None:
     """The tokens and labels of all steps, in align's order."""
-    from align.train.sft_data import prepare
+    from align.config.recipe import SftRecipe
+    from align.train.sft.data import prepare
 
-    loaded, file = align_recipe(args, "sft.packing=false")
+    loaded, file = align_recipe(args, SftRecipe, "sft.packing=false")
     rows = prepare(loaded, file=file).rows
     with (args.folder / "rows.jsonl").open("w") as output:
         for row in rows:
@@ -111,8 +79,9 @@ def write_rows(args: argparse.Namespace) -> None:
 
 def run_align(args: argparse.Namespace) -> None:
     """``align sft`` on the recipe."""
+    from align.config.recipe import SftRecipe
     from align.report.reporter import Reporter
-    from align.train.sft import run_sft
+    from align.train.sft.run import run_sft
 
     report = Reporter.step
 
@@ -123,7 +92,7 @@ def run_align(args: argparse.Namespace) -> None:
         return metrics
 
     Reporter.step = step
-    loaded, file = align_recipe(args)
+    loaded, file = align_recipe(args, SftRecipe)
     run_sft(loaded, file=file)
 
 

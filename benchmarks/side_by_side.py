@@ -8,12 +8,14 @@ start-up, the first step, the last step and what follows it are.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import selectors
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,6 +162,52 @@ def take_turns(
             found[name][0].extend(block.steps)
             found[name][1].append(block)
     return found
+
+
+def trl_parser(description: str, first: str, variants: Sequence[str], steps: int) -> argparse.ArgumentParser:
+    """The command line of a comparison with TRL.
+
+    Args:
+        description: of the benchmark.
+        first: the job that writes what both train on.
+        variants: of TRL, its default settings among them.
+        steps: timed steps per round unless told otherwise.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="models/smollm2-135m-instruct")
+    parser.add_argument("--trl", nargs="+", choices=variants, default=list(variants))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=steps, help="timed steps per round")
+    parser.add_argument("--job", choices=(first, "align", "plain", "default"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--round", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def against_trl(
+    script: str, args: argparse.Namespace, first: str, recipe: Mapping[str, Any]
+) -> dict[str, tuple[list[dict[str, float]], list[Block]]]:
+    """Write align's recipe and, in the job ``first``, what both train on; then both take turns."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "recipe.json").write_text(json.dumps(recipe))
+        arguments = [*sys.argv[1:], "--folder", str(folder)]
+        subprocess.run([sys.executable, script, *arguments, "--job", first], check=True)
+
+        def run(name: str, number: int) -> Block:
+            job = [*arguments, "--job", name.removeprefix("TRL "), "--round", str(number)]
+            return run_block(script, job, args.steps, folder / f"{name}-{number}.log")
+
+        return take_turns([*(f"TRL {variant}" for variant in args.trl), "align"], args.rounds, run)
+
+
+def align_recipe(args: argparse.Namespace, kind: Any, *extra: str) -> tuple[Any, Path]:
+    """In a job: align's recipe with the overrides of the command line, and its file."""
+    from align.config.load import load_recipe
+
+    file = args.folder / "recipe.json"
+    run_dir = f"run_dir={args.folder}/align-{args.round}"
+    return load_recipe(file, [run_dir, *args.overrides, *extra], kind=kind), file
 
 
 def median(steps: Sequence[Mapping[str, float]], key: str) -> float:

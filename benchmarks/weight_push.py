@@ -21,8 +21,8 @@ from typing import Any
 import ray
 
 from align.cluster.placement import Placement, cluster
-from align.cluster.policy_actor import PolicyClient
-from align.cluster.rollout_actor import RolloutClient
+from align.cluster.policy_group import PolicyGroup
+from align.cluster.rollout_group import RolloutGroup
 from align.cluster.weight_sync import WeightSync
 from align.config.recipe import GrpoRecipe
 from align.config.run import ClusterConfig
@@ -38,13 +38,14 @@ def main() -> None:
     parser.add_argument("--lora-rank", type=int, default=16)
     args = parser.parse_args()
     with cluster(ClusterConfig(device="cpu", threads=args.threads)) as placement:
-        rollout = RolloutClient.start(placement, recipe(args.model, 0), args.model)
+        rollout = RolloutGroup.start(placement, recipe(args.model, 0), args.model)
         full = Way(placement, rollout, recipe(args.model, 0))
-        print(f"{args.model}, {placement.threads} threads, {full.transport}; medians of {args.repeats}\n")
+        threads = placement.trainers[0].threads
+        print(f"{args.model}, {threads} threads, {full.transport}; medians of {args.repeats}\n")
         show("every weight", full.measure(args.repeats))
         show("every weight, through vLLM's reload_weights", full.measure(args.repeats, own=False))
         show("every weight, after the engine slept", full.measure(args.repeats, slept=True))
-        ray.kill(full.policy.actor)
+        ray.kill(full.policy.actors[0])
         adapted = Way(placement, rollout, recipe(args.model, args.lora_rank))
         show(f"adapters of rank {args.lora_rank}, merged", adapted.measure(args.repeats))
 
@@ -67,10 +68,10 @@ def recipe(model: str, rank: int) -> GrpoRecipe:
 class Way:
     """A policy and its way to the engine."""
 
-    def __init__(self, placement: Placement, rollout: RolloutClient, settings: GrpoRecipe) -> None:
-        self.policy, self.rollout = PolicyClient.start(placement, settings, None), rollout
-        self.sync = WeightSync(self.policy.actor, rollout.actor, settings, list(range(5, 69)))
-        self.transport = self.sync.transport
+    def __init__(self, placement: Placement, rollout: RolloutGroup, settings: GrpoRecipe) -> None:
+        self.policy, self.rollout = PolicyGroup.start(placement, settings, None), rollout
+        self.sync = WeightSync(self.policy, rollout, settings, list(range(5, 69)))
+        (self.transport,) = self.sync.transports
         self.sync.push()
 
     def measure(self, repeats: int, *, slept: bool = False, own: bool = True) -> Times:
@@ -88,7 +89,7 @@ class Way:
                 self.rollout.sleep("engine")
                 self.rollout.wake("engine")
             begin = time.perf_counter()
-            whole = not own or ray.get(self.rollout.actor.needs_all.remote())
+            whole = not own or ray.get(self.rollout.actors[0].needs_all.remote())
             manifest, publishing = inside(self.policy, partial(publish, version=repeat, whole=whole))
             loading, packing = inside(self.rollout, partial(load if own else reload, manifest=manifest))
             wall = time.perf_counter() - begin
@@ -122,7 +123,7 @@ class Clock:
 
 def inside(client: Any, function: Any) -> Any:
     """Run ``function(actor)`` in the actor's process."""
-    return ray.get(client.actor.__ray_call__.remote(function))
+    return ray.get(client.actors[0].__ray_call__.remote(function))
 
 
 def change(actor: Any, *, up: bool) -> None:
@@ -150,7 +151,7 @@ def copy_once(actor: Any, *, nbytes: int) -> Clock:
 
 def publish(actor: Any, *, version: int, whole: bool) -> tuple[Any, Clock]:
     with Clock() as clock:
-        manifest = actor.publish(version, whole)
+        (manifest,) = actor.publish(version, whole).values()
     return manifest, clock
 
 

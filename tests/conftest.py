@@ -1,9 +1,11 @@
-"""What all tests share: where things are, and a small DeepSeek-V2."""
+"""What all tests share: where things are, a small DeepSeek-V2, and `align` in this process."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,21 @@ ROOT = Path(__file__).resolve().parent.parent
 def repo_root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def module_of() -> Callable[[Path], Any]:
+    """``module_of(path)``: a Python file that is no test, imported; tests are no package."""
+
+    def module_of(path: Path) -> Any:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return module_of
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +93,47 @@ def deepseek_v2() -> Callable[..., dict[str, Any]]:
         return small | changes
 
     return settings
+
+
+@pytest.fixture(scope="session")
+def placement() -> Iterator[Any]:
+    """A Ray cluster on this machine, started once, and the slot for trainer and engine on it."""
+    from align.cluster.placement import cluster
+    from align.config.run import ClusterConfig
+
+    with cluster(ClusterConfig(device="cpu")) as placement:
+        yield placement
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and a setting without --debug."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALIGN_DEBUG", "")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def align(work: Path) -> Callable[..., Any]:
+    """``align("sft", "recipe.yaml")`` in this process; has exit_code, stdout and stderr."""
+    from typer.testing import CliRunner
+
+    from align.cli.main import app
+
+    def run(*arguments: str | Path, input: str | None = None) -> Any:
+        return CliRunner().invoke(app, [str(each) for each in arguments], input=input, prog_name="align")
+
+    return run
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], str]:
+    """Write a reward file; returns its path."""
+
+    def write(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return str(path)
+
+    return write

@@ -47,7 +47,7 @@ def chat(
     """
     from align.config.policy import PolicyConfig
     from align.dataset.chat import set_template
-    from align.model.load import load_model, load_tokenizer
+    from align.model.files.load import load_model, load_tokenizer
 
     policy = PolicyConfig(path=model, dtype=_dtype(model), trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(policy)
@@ -85,7 +85,7 @@ def _dtype(model: str) -> Any:
     """The type that the weights were saved in, where the model is at hand."""
     import json
 
-    from align.model.load import resolve_model
+    from align.model.files.load import resolve_model
 
     file = Path(resolve_model(model)) / "config.json"
     saved = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

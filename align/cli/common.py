@@ -62,6 +62,16 @@ def show_error(error: AlignError) -> None:
         errors.print(Text("  remedy: ", "green") + Text(error.remedy), soft_wrap=True)
 
 
+def too_long(error: OSError) -> AlignError:
+    """The error of a path that the file system does not take."""
+    path = str(error.filename or "")
+    return AlignError(
+        f"a path of {len(os.fsencode(path))} bytes, or a name in it, is longer than file systems take: "
+        f"{path[:60]}…",
+        remedy="shorten it",
+    )
+
+
 def _brief(message: str) -> str:
     """Without the traceback of a reward function that a message may quote; its last line stays."""
     head, found, trace = message.partition("Traceback (most recent call last):\n")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from align.cli.common import DryRun, Overrides, RecipeFile, console, debugging
 from align.config.load import load_recipe
+from align.config.places import check_place
 from align.config.recipe import EvalRecipe
 from align.errors import DataError, RecipeError
 
@@ -77,6 +78,7 @@ def _check_free(recipe: EvalRecipe) -> None:
             key="name",
             remedy="choose another with name=…, or remove it",
         )
+    check_place(directory, key=recipe.directory_key)
 
 
 def _read_predictions(run: Path) -> list[dict[str, Any]]:
@@ -97,7 +99,8 @@ def _prepare(recipe: EvalRecipe, file: Path) -> tuple[dict[str, list[Prompt]], i
     """Everything that can be checked without an engine: the prompts, and the longest sequence."""
     from align.dataset.chat import set_template
     from align.dataset.prompts import load_eval_prompts
-    from align.model.load import load_config, load_tokenizer
+    from align.model.files.load import load_config, load_tokenizer
+    from align.train.context import Context, check_positions
     from align.train.evaluate import check_metrics
 
     if recipe.policy.init == "random":
@@ -112,15 +115,9 @@ def _prepare(recipe: EvalRecipe, file: Path) -> tuple[dict[str, list[Prompt]], i
     prompts = load_eval_prompts(recipe.eval, tokenizer, file=file)
     check_metrics(recipe.eval, prompts, file=file)
     longest = max(len(prompt.token_ids) for part in prompts.values() for prompt in part)
-    needed, limit = longest + recipe.eval.max_new_tokens, getattr(config, "max_position_embeddings", None)
-    if limit and needed > limit:
-        raise RecipeError(
-            f"the longest prompt ({longest} tokens) and the longest answer together pass the model's {limit}",
-            file=file,
-            key="eval.max_new_tokens",
-            remedy=f"set it to at most {limit - longest}" if limit > longest else "shorten the prompts",
-        )
-    return prompts, needed
+    context = Context(longest + recipe.eval.max_new_tokens, "eval.max_new_tokens")
+    check_positions(context, config, file=file)
+    return prompts, context.tokens
 
 
 class _Answers:
@@ -136,7 +133,7 @@ class _Answers:
             os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         import torch
 
-        from align.model.load import load_config, resolve_model
+        from align.model.files.load import load_config, resolve_model
         from align.rollout.engine import Engine
 
         recipe, policy = self.recipe, self.recipe.policy

@@ -20,9 +20,9 @@ def grpo(
 ) -> None:
     """Reinforcement learning from several rewards with GRPO.
 
-    A Ray driver runs one training actor, one vLLM rollout actor and a pool of reward workers; each
-    step samples a group of completions per prompt, scores them, updates the policy and pushes the
-    new weights into the running engine.
+    A Ray driver runs training actors, vLLM rollout actors and a pool of reward workers; each step
+    samples a group of completions per prompt, scores them, updates the policy and pushes the new
+    weights into the running engines. The recipe's cluster section says how many there are, and where.
 
     \b
     [bold]Examples[/]
@@ -36,16 +36,16 @@ def grpo(
     loaded = load_recipe(recipe, [*(overrides or []), *extra], kind=GrpoRecipe)
 
     if dry_run:
-        from align.reward.registry import resolve
-        from align.train.grpo_dry_run import dry_run_grpo
-        from align.train.sandbox_note import sandbox_note
+        from align.reward.functions.registry import resolve
+        from align.train.grpo.dry_run import dry_run_grpo
+        from align.train.grpo.sandbox_note import sandbox_note
 
         dry_run_grpo(loaded, file=recipe, console=console)
         terms = loaded.rewards.terms.values()
         if note := sandbox_note(resolve(term.function, term.args) for term in terms if term.function):
             console.print(note, markup=False)
         return
-    from align.train.build import run_grpo
+    from align.train.grpo.run import run_grpo
 
     run = run_grpo(loaded, file=recipe, resume=resume)
     console.print(f"done: {run}  (model in {run / 'final'}, report in {run / 'report.html'})")

@@ -35,7 +35,7 @@ def inspect_data(
       align inspect-data recipes/quickstart/sft.yaml
       align inspect-data recipes/quickstart/grpo.yaml --rows 5
     """
-    from align.config.load import load_recipe, read_tree
+    from align.config.load import check_kind, load_recipe, read_tree
     from align.config.recipe import EvalRecipe, GrpoRecipe, RewardModelRecipe, SftRecipe
 
     kind = read_tree(recipe).get("kind")
@@ -48,6 +48,7 @@ def inspect_data(
     elif kind == "eval":
         _show_eval(load_recipe(recipe, overrides or [], kind=EvalRecipe), recipe, rows)
     else:
+        check_kind(kind, file=recipe)
         raise RecipeError(
             f"a recipe of kind {kind!r} has no data of its own",
             file=recipe,
@@ -58,7 +59,7 @@ def inspect_data(
 
 def _tokenizer(policy: PolicyConfig) -> Any:
     from align.dataset.chat import set_template
-    from align.model.load import load_tokenizer
+    from align.model.files.load import load_tokenizer
 
     tokenizer = load_tokenizer(policy)
     set_template(tokenizer, policy.chat_template)
@@ -82,15 +83,15 @@ def _show_sft(recipe: Any, file: Path, rows: int) -> None:
 
 
 def _show_pairs(recipe: Any, file: Path) -> None:
-    from align.train.reward_model_data import prepare
-    from align.train.reward_model_dry_run import preference_table
+    from align.train.reward_model.data import prepare
+    from align.train.reward_model.dry_run import preference_table
 
     console.print(preference_table(prepare(recipe, file=file).summary))
 
 
 def _show_grpo(recipe: Any, file: Path, rows: int) -> None:
-    from align.dataset.mixture import shares
     from align.dataset.prompts import load_eval_prompts, load_prompts
+    from align.dataset.rows.mixture import shares
 
     tokenizer = _tokenizer(recipe.policy)
     prompts = load_prompts(recipe.data, tokenizer, recipe.grpo, file=file)

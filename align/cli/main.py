@@ -6,6 +6,7 @@ so that `align --help` answers at once. Errors are shown here, in one place.
 
 from __future__ import annotations
 
+import errno
 import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from align.cli.chat import chat
-from align.cli.common import DEBUG, errors, show_bug, show_error
+from align.cli.common import DEBUG, errors, show_bug, show_error, too_long
 from align.cli.describe import describe
 from align.cli.eval import eval
 from align.cli.export import export
@@ -51,6 +52,9 @@ class _Group(TyperGroup):
         except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # of an argument
+                show_error(too_long(error))
+                raise typer.Exit(AlignError.exit_code) from error
             show_bug(error)
             raise typer.Exit(1) from error
 

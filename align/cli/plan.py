@@ -16,7 +16,7 @@ def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
       align plan recipes/v2_lite_chat.yaml
       align plan recipes/v2_lite_chat.yaml cluster.processes=4 'policy.lora={rank: 32}'
     """
-    from align.config.load import load_recipe, read_tree
+    from align.config.load import check_kind, load_recipe, read_tree
     from align.config.recipe import GrpoRecipe, RewardModelRecipe, SftRecipe
     from align.errors import RecipeError
     from align.plan.fit import plan_grpo, plan_sft
@@ -36,6 +36,7 @@ def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
         grpo = load_recipe(recipe, overrides or [], kind=GrpoRecipe)
         found = plan_grpo(grpo, read_shape(read_config(grpo.policy.path)))
     else:
+        check_kind(kind, file=recipe)
         raise RecipeError(
             f"a recipe of kind {kind!r} trains nothing",
             file=recipe,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from align.reward.contract import Sample
-    from align.reward.registry import RewardFunction
+    from align.reward.functions.registry import RewardFunction
     from align.types import Outcome
 
 app = typer.Typer(help="List and try reward functions.", no_args_is_help=True)
@@ -27,7 +27,7 @@ def list_rewards() -> None:
     from rich.text import Text
 
     from align.errors import RewardError
-    from align.reward.registry import discover
+    from align.reward.functions.registry import discover
 
     table = Table("function", "style", "what it does", "file", box=None, pad_edge=False)
     for listed in discover():
@@ -42,7 +42,11 @@ def list_rewards() -> None:
 @app.command("test")
 def try_reward(
     function: Annotated[
-        str, typer.Argument(help="Name, FILE.py or FILE.py:FUNCTION, as in a recipe.", show_default=False)
+        str,
+        typer.Argument(
+            help="Name, FILE.py, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, as in a recipe.",
+            show_default=False,
+        ),
     ],
     data: Annotated[
         Path | None,
@@ -54,16 +58,20 @@ def try_reward(
     arg: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE: an argument of the function (YAML).")
     ] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="The prompts of the rows built in are text; default: messages.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="Use at most this many rows.")] = 8,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Sampling limit to assume where a row states none.")
     ] = 256,
 ) -> None:
     """Call a reward function on a few rows, in this process, and show every outcome."""
-    from align.reward.registry import resolve
-    from align.reward.rows import built_in_rows, read_rows
-    from align.reward.score import call
-    from align.train.sandbox_note import sandbox_note
+    from align.reward.bank.varied import moves, unmoved
+    from align.reward.calls.score import call
+    from align.reward.functions.registry import resolve
+    from align.reward.functions.rows import built_in_rows, read_rows
+    from align.train.grpo.sandbox_note import sandbox_note
 
     args = dict(_pair(text, yaml=True) for text in arg or [])
     renames = dict(_pair(text) for text in column or [])
@@ -71,14 +79,16 @@ def try_reward(
     samples = (
         read_rows(data, renames, limit=limit, max_new_tokens=max_new_tokens)
         if data
-        else built_in_rows(limit=limit, max_new_tokens=max_new_tokens)
+        else built_in_rows(limit=limit, max_new_tokens=max_new_tokens, from_text=text)
     )
     console.print(f"{reward.name} ({_style(reward)}) from {reward.reference}")
     if note := sandbox_note([reward]):
         console.print(note, markup=False)
     outcomes = call(reward, samples, timeout=reward.timeout)
     console.print(_outcome_table(samples, outcomes))
-    _raise_first_failure(reward, outcomes)
+    _raise_first_failure(reward, outcomes, other_form=not (data or text) and reward.style.name == "trl")
+    if len({sample.completion for sample in samples}) > 1 and not moves(outcomes):
+        console.print(f"warning: {reward.name} {unmoved(reward, samples, outcomes)}.", style="yellow")
 
 
 @app.command("replay")
@@ -90,7 +100,7 @@ def replay_failure(
 
     Exit code 0 when it fails in the same way, 1 when it no longer does.
     """
-    from align.reward.replay import read_failure, replay, reproduced
+    from align.reward.bank.replay import read_failure, replay, reproduced
 
     failure = read_failure(file, row)
     sample = failure.sample
@@ -136,7 +146,7 @@ def _outcome_table(samples: list[Sample], outcomes: list[Outcome]) -> Table:
     return table
 
 
-def _raise_first_failure(reward: RewardFunction, outcomes: list[Outcome]) -> None:
+def _raise_first_failure(reward: RewardFunction, outcomes: list[Outcome], *, other_form: bool) -> None:
     from align.errors import RewardError
 
     failed = [outcome for outcome in outcomes if outcome.kind in {"error", "timeout"}]
@@ -146,7 +156,8 @@ def _raise_first_failure(reward: RewardFunction, outcomes: list[Outcome]) -> Non
             f"{len(failed)} of {len(outcomes)} calls failed; the first: {failed[0].detail}",
             file=file,
             key=member,
-            remedy="mend the function, or give it rows with the columns it reads (--data, --column)",
+            remedy="mend the function, or give it rows with the columns it reads (--data, --column)"
+            + (", or texts in place of messages (--text)" if other_form else ""),
         )
 
 
@@ -158,9 +169,19 @@ def _pair(text: str, *, yaml: bool = False) -> tuple[str, Any]:
         raise RewardError(f"cannot read {text!r}", key=name or None, remedy="write NAME=VALUE")
     if not yaml:
         return name, value
-    from yaml import safe_load
+    from yaml import YAMLError
 
-    return name, safe_load(value)
+    from align.config import yaml12
+    from align.config.load import anchor
+
+    try:
+        return name, anchor(yaml12.parse(value), Path.cwd())  # as in an override of a recipe
+    except YAMLError as error:
+        raise RewardError(
+            f"the value {value!r} is not YAML: {yaml12.reason(error)}",
+            key=name,
+            remedy=f"quote it: {name}='\"…\"'",
+        ) from error
 
 
 def _style(reward: RewardFunction) -> str:

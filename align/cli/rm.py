@@ -26,11 +26,11 @@ def rm(
 
     loaded = load_recipe(recipe, overrides or [], kind=RewardModelRecipe)
     if dry_run:
-        from align.train.reward_model_dry_run import dry_run_reward_model
+        from align.train.reward_model.dry_run import dry_run_reward_model
 
         dry_run_reward_model(loaded, file=recipe, console=console)
         return
-    from align.train.reward_model import run_reward_model
+    from align.train.reward_model.run import run_reward_model
 
     run = run_reward_model(loaded, file=recipe, resume=resume)
     console.print(

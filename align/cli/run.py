@@ -11,8 +11,8 @@ from rich.table import Table
 from align.cli.common import DryRun, Overrides, RecipeFile, Resume, console
 
 if TYPE_CHECKING:
-    from align.train.pipeline import State
-    from align.train.pipeline_stages import Stage
+    from align.train.pipeline.run import State
+    from align.train.pipeline.stages import Stage
 
 
 def run(
@@ -31,11 +31,13 @@ def run(
       align run recipes/quickstart/pipeline.yaml grpo.grpo.steps=20
       align run recipes/quickstart/pipeline.yaml --resume
     """
-    from align.train.pipeline import run_pipeline
-    from align.train.pipeline_stages import load_pipeline
+    from align.config.places import check_place
+    from align.train.pipeline.run import run_pipeline
+    from align.train.pipeline.stages import load_pipeline
 
     pipeline, stages = load_pipeline(recipe, overrides or [])
     if dry_run:
+        check_place(pipeline.directory, key="run_dir" if pipeline.run_dir else "name", file=recipe)
         for stage in stages:
             console.print(f"{stage.name}: align {shlex.join(stage.command())}", soft_wrap=True)
         return
@@ -49,7 +51,7 @@ def _say(line: str) -> None:
 
 def _summarise(stages: Sequence[Stage], state: State) -> None:
     """What each stage took, and the held-out results one beside the other."""
-    from align.train.pipeline import measurements
+    from align.train.pipeline.run import measurements
 
     table = Table(title="stages", title_justify="left")
     for heading, justify in (

@@ -25,11 +25,11 @@ def sft(
 
     loaded = load_recipe(recipe, overrides or [], kind=SftRecipe)
     if dry_run:
-        from align.train.sft_dry_run import dry_run_sft
+        from align.train.sft.dry_run import dry_run_sft
 
         dry_run_sft(loaded, file=recipe, console=console)
         return
-    from align.train.sft import run_sft
+    from align.train.sft.run import run_sft
 
     run = run_sft(loaded, file=recipe, resume=resume)
     console.print(f"done: {run}  (model in {run / 'final'}, report in {run / 'report.html'})")

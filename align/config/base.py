@@ -20,7 +20,7 @@ def refusal(message: str, *, key: str, remedy: str) -> PydanticCustomError:
 
     Args:
         message: what is wrong.
-        key: the dotted key at fault.
+        key: the dotted key at fault; empty for that of the field whose validator this is.
         remedy: what to do about it.
     """
     return PydanticCustomError(REFUSED, "{message}", {"message": message, "key": key, "remedy": remedy})

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from align.config.base import Section
+from align.config.places import readable
 
 
 class PartConfig(Section):
     """One named part of a mixture."""
 
     path: str | None = None
-    """Hub id, file (.jsonl .json .csv .parquet, each also .gz) or folder; default: ``data.path``."""
+    """Hub id, file (.jsonl .ndjson .json .csv .tsv .parquet .arrow, each also .gz .zst .xz .bz2) or folder,
+    also of ``save_to_disk``; default: ``data.path``."""
     subset: str | None = None
     """Configuration of a hub data set (``main`` for openai/gsm8k); in a folder, its sub-folder of that
     name if there is one."""
@@ -22,13 +24,16 @@ class PartConfig(Section):
     none: then each counts by its rows, and the parts are simply put together."""
     columns: dict[str, str] = {}
     """New column → expression over the row's own columns, which stay; a bare column name is the
-    simplest one. Sandboxed Jinja: ``answer.split('####')[-1].strip()``, ``chosen | transcript``."""
+    simplest one. Sandboxed Jinja: ``answer.split('####')[-1].strip()``, ``chosen | transcript``. A column
+    mapped here goes before all that the source has."""
     where: str | None = None
     """Keep only rows for which this expression over the row's own and new columns is true."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, strict=True)
     """Use at most this many rows (the first ones, after ``where``)."""
     system: str | None = None
     """System message put before every conversation of this part that has none of its own."""
+
+    _readable = field_validator("path", "subset", "split")(readable)
 
 
 class DataConfig(Section):
@@ -38,6 +43,8 @@ class DataConfig(Section):
     """Source of every part that names none of its own."""
     parts: dict[str, PartConfig] = Field(default={"train": PartConfig()}, min_length=1)
     """Named parts; names show up in prompt ids, metrics and errors."""
+
+    _readable = field_validator("path")(readable)
 
 
 class PreferencePartConfig(PartConfig):
@@ -57,6 +64,8 @@ class PreferenceDataConfig(Section):
     parts: dict[str, PreferencePartConfig] = Field(default={"train": PreferencePartConfig()}, min_length=1)
     """Named parts; names show up in row ids, metrics and errors."""
 
+    _readable = field_validator("path")(readable)
+
 
 class EvalPartConfig(PartConfig):
     """A held-out part and the function that scores it."""
@@ -65,6 +74,8 @@ class EvalPartConfig(PartConfig):
     """Reward function whose mean is reported, e.g. ``exact_answer`` or ``rewards/mine.py:f``."""
     args: dict[str, object] = {}
     """Keyword arguments for that function."""
+
+    _readable_metric = field_validator("metric")(readable)
 
 
 class EvalConfig(Section):
@@ -80,3 +91,5 @@ class EvalConfig(Section):
     """Longest answer."""
     temperature: float = Field(0.0, ge=0)
     """0 is greedy decoding."""
+
+    _readable = field_validator("path")(readable)

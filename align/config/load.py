@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from align.config import yaml12
 from align.config.base import REFUSED, Section
 from align.config.knobs import field_at, knobs, section_at
+from align.config.places import path_fault
 from align.config.recipe import KINDS
 from align.errors import RecipeError
 
@@ -55,6 +56,8 @@ def read_tree(file: str | Path) -> dict[str, Any]:
         RecipeError: no such file, not UTF-8, bad syntax, a repeated key, or no mapping.
     """
     path = Path(file)
+    if fault := path_fault(str(path)):
+        raise RecipeError(fault.message, file=str(path)[:80], remedy=fault.remedy)
     if not path.is_file():
         raise RecipeError("no such recipe", file=path, remedy=_near_recipe(path))
     try:
@@ -67,18 +70,34 @@ def read_tree(file: str | Path) -> dict[str, Any]:
         ) from error
     except yaml.YAMLError as error:
         raise RecipeError(
-            f"not valid YAML: {yaml12.reason(error)}", file=path, remedy="mend the syntax"
+            f"not valid YAML: {yaml12.reason(error)}", file=path, remedy=yaml12.remedy(error)
         ) from error
     except OSError as error:
         raise RecipeError(
             f"cannot be read: {error.strerror}", file=path, remedy="check its permissions"
+        ) from error
+    except RecursionError as error:
+        raise RecipeError(
+            "nested too deep, or an anchor that holds itself", file=path, remedy="write the values out"
+        ) from error
+    except ValueError as error:
+        raise RecipeError(
+            f"a value cannot be read: {error}", file=path, remedy="shorten the number"
         ) from error
     if not isinstance(tree, dict):
         what = "the file is empty" if tree is None else "a recipe is a mapping of sections"
         raise RecipeError(
             what, file=path, key="kind", remedy=f"start with `kind:`, one of {', '.join(KINDS)}"
         )
-    return cast(dict[str, Any], anchor(tree, path.resolve().parent))
+    odd = next((key for key in tree if not isinstance(key, str)), None)
+    if odd is not None:
+        raise RecipeError(f"the key {odd!r} is no text", file=path, key=str(odd), remedy="take it out")
+    try:
+        return cast(dict[str, Any], anchor(tree, path.resolve().parent))
+    except RecursionError as error:
+        raise RecipeError(
+            "nested too deep, or an anchor that holds itself", file=path, remedy="write the values out"
+        ) from error
 
 
 def _near_recipe(path: Path) -> str:
@@ -164,20 +183,36 @@ def check(tree: Mapping[str, Any], *, file: str | Path, kind: type[S]) -> S:
     expected = kind.model_fields["kind"].annotation.__args__[0]  # type: ignore[union-attr]
     found = tree.get("kind")
     if found != expected:
+        check_kind(found, file=file)
         raise RecipeError(
-            f"kind is {found!r}, expected {expected!r}" if found else "the recipe does not say its kind",
+            f"kind is {found!r}, expected {expected!r}",
             file=file,
             key="kind",
-            remedy=(
-                f"run it with `align {'run' if found == 'pipeline' else found}`"
-                if found in KINDS
-                else f"set kind to one of {', '.join(KINDS)}"
-            ),
+            remedy=f"run it with `align {'run' if found == 'pipeline' else found}`",
         )
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
         raise _explain(error, tree, file, kind) from None
+
+
+def check_kind(found: Any, *, file: str | Path) -> None:
+    """See that a recipe is of some kind that there is.
+
+    Raises:
+        RecipeError: it is not, or says no kind at all.
+    """
+    if isinstance(found, str) and found in KINDS:
+        return
+    near = difflib.get_close_matches(found.lower(), KINDS, n=1) if isinstance(found, str) else []
+    raise RecipeError(
+        "the recipe does not say its kind"
+        if found is None or found == ""
+        else f"there is no kind of recipe {_short(found)}",
+        file=file,
+        key="kind",
+        remedy=f"set kind to one of {', '.join(KINDS)}{f'; did you mean {near[0]!r}?' if near else ''}",
+    )
 
 
 def _explain(
@@ -193,7 +228,8 @@ def _explain(
     name = str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == REFUSED:
         told = first["ctx"]
-        return RecipeError(first["msg"] + also, file=file, key=told["key"], remedy=told["remedy"])
+        key = told["key"] or ".".join(steps)
+        return RecipeError(first["msg"] + also, file=file, key=key, remedy=told["remedy"])
     if first["type"] == "extra_forbidden":
         remedy = _near_key(kind, steps[:-1], name)
         return RecipeError(f"unknown key {name!r}{also}", file=file, key=".".join(steps), remedy=remedy)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from align.config.base import Section
+from align.config.places import readable
 
 Dtype = Literal["bfloat16", "float32"]
 
@@ -34,7 +35,8 @@ class PolicyConfig(Section):
     tokenizer: str | None = None
     """Directory or hub id of the tokenizer, when it is not beside the model."""
     chat_template: str | None = None
-    """A shipped template (``deepseek_v2``, ``chatml``) or a .jinja file; default: the tokenizer's own."""
+    """A shipped template (``chatml``, ``deepseek_v2``, ``deepseek_v3``, ``deepseek_r1``), one of TRL's for
+    training (``llama3``, ``qwen3``) or a .jinja file; default: the tokenizer's own."""
     dtype: Dtype = "bfloat16"
     """Type of the compute weights; the optimiser always keeps fp32 master weights."""
     lora: LoraConfig | None = None
@@ -48,3 +50,5 @@ class PolicyConfig(Section):
     """Kernel of the routed experts in the trainer."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you have read that code."""
+
+    _readable = field_validator("path", "tokenizer", "chat_template")(readable)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from align.config.base import Section, refusal
 from align.config.data import DataConfig, EvalConfig, PreferenceDataConfig
 from align.config.grpo import GrpoConfig
 from align.config.optim import OptimConfig
+from align.config.places import path_fault, place_fault
 from align.config.policy import PolicyConfig
 from align.config.reward_model import RewardModelConfig
 from align.config.rewards import RewardsConfig
@@ -37,6 +38,17 @@ class RunRecipe(Section):
     def directory(self) -> Path:
         """Where the run writes."""
         return Path(self.run_dir or f"runs/{self.name}")
+
+    @property
+    def directory_key(self) -> str:
+        """The key that says so."""
+        return "run_dir" if self.run_dir else "name"
+
+    @model_validator(mode="after")
+    def _possible_place(self) -> Self:
+        if fault := place_fault(self.directory, key=self.directory_key):
+            raise fault
+        return self
 
 
 class SftOptimConfig(OptimConfig):
@@ -104,6 +116,10 @@ class RewardModelRecipe(RunRecipe):
         return self
 
 
+TrlRecipe = SftRecipe | RewardModelRecipe
+"""What one of TRL's trainers runs."""
+
+
 class GrpoRecipe(RunRecipe):
     """``align grpo``: reinforcement learning from several rewards."""
 
@@ -130,16 +146,28 @@ class GrpoRecipe(RunRecipe):
     def scheduled(self, device: str) -> bool:
         """Whether what a stage does not use leaves the device (``cpu`` or ``cuda``) during it."""
         if self.cluster.residency == "auto":
-            return device == "cuda" and self.grpo.schedule == "sync"
+            in_turns = self.cluster.placement == "hybrid" and self.grpo.schedule == "sync"
+            return device == "cuda" and in_turns
         return self.cluster.residency == "scheduled"
 
     @model_validator(mode="after")
-    def _one_trainer(self) -> GrpoRecipe:
-        if self.cluster.processes > 1:
+    def _experts_over_ranks(self) -> GrpoRecipe:
+        ranks, experts = self.cluster.processes, self.cluster.expert_parallel
+        if ranks % experts:
             raise refusal(
-                f"align grpo has one trainer and cannot spread it over {self.cluster.processes} processes",
-                key="cluster.processes",
-                remedy="set it to 1; to save memory train adapters with policy.lora",
+                f"the experts of a layer cannot be shared by {experts} of {ranks} ranks",
+                key="cluster.expert_parallel",
+                remedy=f"set it to a divisor of cluster.processes ({ranks})",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _apart_or_in_turns(self) -> GrpoRecipe:
+        if self.cluster.placement == "disaggregated" and self.cluster.residency == "scheduled":
+            raise refusal(
+                "with devices of their own, engines and trainers have nothing to make room for",
+                key="cluster.residency",
+                remedy="set it to resident, or leave it out",
             )
         return self
 
@@ -170,6 +198,18 @@ class GrpoRecipe(RunRecipe):
                 "grpo.advantage.supervision: process adds up the rewards of steps: "
                 "leave rewards.combine at weighted_sum"
             )
+        scaled = [
+            f"rewards.terms.{name}.{'clip' if term.clip else 'calibration'}"
+            for name, term in self.rewards.terms.items()
+            if term.function is not None and (term.clip or term.calibration != "none")
+        ]
+        if self.grpo.advantage.supervision == "process" and scaled:
+            raise refusal(
+                "process supervision takes the rewards of a function's steps as they are, so a score on "
+                "another scale cannot stand beside them",
+                key=scaled[0],
+                remedy="leave it out, and bound the rewards in the function itself",
+            )
         return self
 
 
@@ -191,6 +231,13 @@ class StageConfig(Section):
     set: dict[str, object] = {}
     """Overrides. ``${stage}`` inside a value stands for that stage's run directory."""
 
+    @field_validator("recipe")
+    @classmethod
+    def _possible_path(cls, recipe: str) -> str:
+        if fault := path_fault(recipe):
+            raise refusal(fault.message, key="", remedy=fault.remedy)
+        return recipe
+
 
 class PipelineRecipe(Section):
     """``align run``: stages in order, each fed by those before it."""
@@ -209,6 +256,14 @@ class PipelineRecipe(Section):
     def directory(self) -> Path:
         """Where the stages' run directories and ``pipeline.json`` are."""
         return Path(self.run_dir or f"runs/{self.name}")
+
+    @model_validator(mode="after")
+    def _possible_places(self) -> Self:
+        for stage in ("", *self.stages):
+            key = f"stages.{stage}" if stage else "run_dir" if self.run_dir else "name"
+            if fault := place_fault(self.directory / stage, key=key):
+                raise fault
+        return self
 
 
 Recipe = Annotated[

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from align.config.base import Section
+from align.config.places import readable
 
 
 class ConstraintConfig(Section):
@@ -58,6 +59,8 @@ class TermConfig(Section):
     """Seconds one call may take; default: the function's own limit, else ``rewards.timeout``."""
     memory_mib: int | None = Field(None, ge=64)
     """Memory one call may take; default ``rewards.memory_mib``."""
+
+    _readable = field_validator("function", "model")(readable)
 
     @model_validator(mode="after")
     def _ordered_clip(self) -> TermConfig:

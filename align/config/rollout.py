@@ -13,6 +13,10 @@ from align.config.policy import Dtype
 class RolloutConfig(Section):
     """How completions are sampled."""
 
+    engines: int = Field(1, ge=1)
+    """Engines that sample side by side. What they sample does not depend on their number."""
+    tensor_parallel: int = Field(1, ge=1)
+    """Devices that share the weights of one engine."""
     max_new_tokens: int = Field(256, ge=1)
     """Longest completion."""
     partial_tokens: int | None = Field(None, ge=1)
@@ -20,6 +24,9 @@ class RolloutConfig(Section):
     on in the next step under the weights of then. Default: every completion ends in its step."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature; training uses the same, so that ratios compare like with like."""
+    keep_special_tokens: bool = False
+    """Rewards see the special tokens of a completion, all but those that begin, end and pad a text: for
+    policies whose ``<think>`` is one."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling; below 1 the sampled log-probabilities are renormalised and biased."""
     dtype: Dtype | None = None

@@ -40,9 +40,15 @@ class ClusterConfig(Section):
     device: Backend = "auto"
     """``auto`` takes CUDA where there is a GPU."""
     processes: int = Field(1, ge=1)
-    """Training ranks (one per GPU) of ``align sft`` and ``align rm``; ``align grpo`` has one trainer."""
+    """Training ranks, one per GPU; weights, gradients and optimiser state are sharded over them."""
+    expert_parallel: int = Field(1, ge=1)
+    """Ranks that share the experts of a MoE layer in ``align grpo``: each holds some of them, and tokens
+    travel. Divides ``processes``."""
+    placement: Literal["hybrid", "disaggregated"] = "hybrid"
+    """``hybrid``: ranks and engines of ``align grpo`` share devices and take turns. ``disaggregated``: each
+    has a device of its own; with ``grpo.schedule: async`` they work at the same time."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of the trainer and of the engine, which take turns; default: all cores."""
+    """CPU threads of a machine for those who compute at the same time; default: all its cores."""
     residency: Literal["auto", "scheduled", "resident"] = "auto"
     """In ``align grpo``: each stage has on the device only what it uses (scheduled), or everything stays
     there (resident). ``auto``: scheduled on a GPU, resident on a CPU and under ``grpo.schedule: async``."""

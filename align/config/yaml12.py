@@ -77,6 +77,61 @@ def reason(error: yaml.YAMLError) -> str:
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else problem
 
 
+_WANTED: list[tuple[str, str]] = [
+    (r"character '\\t'", "indent with spaces: YAML takes no tab there"),
+    (r"character '(.)' that cannot start", "put quotes around a text that begins with {0}"),
+    (
+        r"mapping values are not allowed",
+        "keys of one section begin in the same column, each with a colon and a space behind it; "
+        "a text that holds a colon and a space needs quotes",
+    ),
+    (
+        r"expected <block end>, but found '(,|\]|\}|<scalar>)'",
+        "put quotes around the whole text, and nothing behind them; a quote inside single quotes is doubled",
+    ),
+    (
+        r"expected <block end>|(sequence entries|mapping keys) are not allowed|block mapping",
+        "keys of one section, or entries of one list, begin in the same column: give the line the "
+        "indentation of those beside it",
+    ),
+    (
+        r"could not find expected ':'",
+        "write `key: value`, with a space behind the colon; what belongs to the line above stands deeper",
+    ),
+    (r"unknown escape|escape sequence", "a backslash in double quotes begins an escape: use single quotes"),
+    (r"unexpected end of stream", "close the quote that is opened in line {open}"),
+    (
+        r"expected ',' or '[\]}]'",
+        "close the bracket that is opened in line {open}, and put commas between its entries",
+    ),
+    (r"but found '<stream end>'", "close the bracket that is opened last"),
+    (
+        r"expected the node content",
+        "give the key a value, or put quotes around a text that begins with a bracket or a comma",
+    ),
+    (r"appears twice", "keep one of the two"),
+    (r"anchor|alias", "put quotes around a text that begins with & or *"),
+    (r"constructor for the tag|tag handle|expected.* tag|tag", "put quotes around a text that begins with !"),
+    (r"unhashable key", "put quotes around a text that begins with {{ or ["),
+    (r"another document|single document", "one recipe a file: take out what follows `---`"),
+    (r"special characters|unacceptable character", "take out the control character"),
+    (r"chomping or indentation", "write the text of | or > in the lines below it"),
+    (r"for merging", "`<<` takes a section, or a list of them"),
+]
+"""What PyYAML says, and what is to be done about it."""
+
+
+def remedy(error: yaml.YAMLError) -> str:
+    """What YAML wants where the syntax is broken."""
+    said = f"{getattr(error, 'problem', None) or getattr(error, 'reason', None) or error}"
+    opened = getattr(error, "context_mark", None) or getattr(error, "problem_mark", None)
+    line = opened.line + 1 if opened else 1
+    for pattern, wanted in _WANTED:
+        if found := re.search(pattern, said):
+            return wanted.format(*found.groups(), open=line)
+    return "write `key: value`, and what belongs to a key two spaces deeper, in lines of one indentation"
+
+
 def inline(value: Any) -> str:
     """The same on one line, as an override takes it: ``[a, b]``, ``{weight: 2}``, ``'5e-6'``."""
     listed = yaml.dump(

@@ -50,8 +50,6 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     stages: dict[str, dict[str, int]] = field(default_factory=dict)
     """Stage of a step → its part of ``memory``; empty where all kinds are there at once."""
-    sharded: bool = True
-    """More devices would each hold less."""
 
     @property
     def needed(self) -> int:
@@ -114,19 +112,21 @@ def rows_per_step(recipe: SftRecipe) -> int:
 
 
 def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
-    """Plan GRPO with one trainer and the rollout engine on the same device, taking turns."""
+    """Plan GRPO: what one training device holds. In turns (``cluster.placement: hybrid``) that includes an
+    engine; apart, the notes say what an engine's own device holds."""
     grpo, policy, rollout = recipe.grpo, recipe.policy, recipe.rollout
+    count = recipe.cluster.processes
     trainable = lora_parameters(shape, policy.lora) if policy.lora else shape.total
     length = grpo.max_prompt_tokens + rollout.max_new_tokens
     device, device_bytes = describe_device(recipe.cluster)
     kind = "cuda" if device.startswith("GPU") else "cpu"
     pass_tokens = max(grpo.pass_tokens(kind), length)
-    state = TrainState(policy.dtype, 1, trainable, pass_tokens, policy.gradient_checkpointing)
+    state = TrainState(policy.dtype, count, trainable, pass_tokens, policy.gradient_checkpointing)
     memory = trainer_memory(shape, state)
     if grpo.beta > 0 and not policy.lora:
-        memory["reference"] = shape.total * BYTES[policy.dtype]
+        memory["reference"] = shape.total * BYTES[policy.dtype] // count
     engine = rollout.dtype or policy.dtype
-    memory["engine weights"] = shape.total * BYTES[engine]
+    memory["engine weights"] = shape.total * BYTES[engine] // rollout.tensor_parallel
     if kind == "cuda":
         reserved = int(rollout.gpu_memory_utilization * device_bytes)
         memory["engine KV cache"] = max(0, reserved - memory["engine weights"])
@@ -135,8 +135,14 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
     sizes, unknown = _reward_models(recipe)
     if sizes:  # one after the other on a GPU; on a CPU they stay
         memory["reward models"] = max(sizes) if kind == "cuda" else sum(sizes)
-    stages = memory_by_stage(memory, Household.of(recipe, kind))
     room = memory["engine KV cache"] // kv_bytes_per_token(shape, engine) // length
+    apart = []
+    if recipe.cluster.placement == "disaggregated":
+        own = memory.pop("engine weights") + memory.pop("engine KV cache")
+        apart = [
+            f"an engine has a device of its own ({rollout.engines} do) and holds {own / GIB:,.1f} GiB there"
+        ]
+    stages = memory_by_stage(memory, Household.of(recipe, kind))
     per_step = grpo.prompts_per_step * grpo.group_size * length
     passes = grpo.epochs * training_flops(shape, trainable, length, policy.gradient_checkpointing)
     forward = forward_flops(shape, length)
@@ -145,17 +151,17 @@ def plan_grpo(recipe: GrpoRecipe, shape: Shape) -> Plan:
         shape=shape,
         trainable=trainable,
         memory=memory,
-        devices=1,
+        devices=count,
         device=device,
         device_bytes=device_bytes,
         tokens_per_step=per_step,
         flops_per_step=per_step * (passes + extra),
         steps=grpo.steps,
-        sharded=False,
         notes=[
             f"the KV cache holds {room} sequences of {length} tokens; "
             f"up to {rollout.max_num_seqs} are decoded at once",
             "tokens per step: if every prompt and completion had the maximum length",
+            *apart,
             *_pieces(recipe, pass_tokens),
             *_partial(rollout),
             *_scheduling(recipe, kind, memory),

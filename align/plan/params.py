@@ -80,11 +80,30 @@ class Shape:
         return moe + dense + around + self.embedding * (1 if self.tied else 2)
 
 
+class NoPlanError(ModelError):
+    """The planner does not know the family; that hinders no run."""
+
+
+def known_shape(config: Mapping[str, Any]) -> tuple[Shape, None] | tuple[None, str]:
+    """:func:`read_shape`, or why there is no plan for a model that may well be trained."""
+    try:
+        return read_shape(config), None
+    except NoPlanError as error:
+        return None, error.message
+
+
+def known_active(config: Mapping[str, Any]) -> int | None:
+    """Weights that one token uses, where the planner knows the model."""
+    shape, _ = known_shape(config)
+    return None if shape is None else shape.active_without_embedding
+
+
 def read_shape(config: Mapping[str, Any]) -> Shape:
     """Read a ``config.json`` mapping of the DeepSeek-V2 or the Llama family.
 
     Raises:
-        ModelError: another family, or a key is missing.
+        NoPlanError: another family.
+        ModelError: a key is missing.
     """
     family = config.get("model_type")
     try:
@@ -96,7 +115,7 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
         raise ModelError(
             f"the model configuration has no {error.args[0]!r}", file="config.json", remedy="complete it"
         ) from error
-    raise ModelError(
+    raise NoPlanError(
         f"no plan for models of type {family!r}",
         file="config.json",
         key="model_type",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import ModelError
+from align.plan.sizes import check_sizes
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -18,19 +19,19 @@ def read_config(path: str) -> dict[str, Any]:
             shape ships with align (see :func:`known_models`) or that is in the local hub cache.
 
     Raises:
-        ModelError: no configuration there.
+        ModelError: no configuration there, or what is there is none.
     """
     folder = Path(path)
     for place in (folder, folder / "final", folder / "model"):
         if (place / "config.json").is_file():
-            return _parse((place / "config.json").read_text(encoding="utf-8"), place / "config.json")
+            return read_file(place / "config.json")
     name = path.removesuffix("-Chat").replace("/", "--")  # the chat models have the base models' shapes
     known = resources.files("align.plan") / "known" / f"{name}.json"
     if known.is_file():
         return _parse(known.read_text(encoding="utf-8"), path)
     cached = _cached_config(path)
     if cached is not None:
-        return _parse(cached.read_text(encoding="utf-8"), cached)
+        return read_file(cached)
     raise ModelError(
         "no config.json of this model on this machine, so nothing can be planned",
         file=path,
@@ -57,6 +58,19 @@ def _cached_config(path: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def read_file(file: Path) -> dict[str, Any]:
+    """A config.json.
+
+    Raises:
+        ModelError: it is no mapping, or holds no number where one belongs.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot be read: {error}", file=file, remedy="restore the file") from error
+    return _parse(text, file)
+
+
 def _parse(text: str, file: str | Path) -> dict[str, Any]:
     try:
         config = json.loads(text)
@@ -64,4 +78,5 @@ def _parse(text: str, file: str | Path) -> dict[str, Any]:
         raise ModelError(f"not valid JSON: {error}", file=file, remedy="restore the file") from error
     if not isinstance(config, dict):
         raise ModelError("a model configuration is a mapping", file=file, remedy="restore the file")
+    check_sizes(config, file=file)
     return config

@@ -60,8 +60,6 @@ def _remedy(plan: Plan) -> str:
         return "set policy.gradient_checkpointing=true, or a smaller batch or length"
     if "KV" in worst:
         return "lower rollout.gpu_memory_utilization or rollout.kv_cache_gib"
-    if plan.sharded:
-        return "raise cluster.processes, or train adapters with policy.lora"
     if plan.trainable == plan.shape.total:
-        return "train adapters with policy.lora, or a smaller policy"
-    return "use a device with more memory, or a smaller policy"
+        return "raise cluster.processes, or train adapters with policy.lora"
+    return "raise cluster.processes, or use a smaller policy"

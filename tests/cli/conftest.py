@@ -7,33 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = ROOT / "recipes" / "quickstart" / "policy"
-
-
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and a setting without --debug."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ALIGN_DEBUG", "")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return tmp_path
-
-
-@pytest.fixture
-def align(work: Path) -> Callable[..., Any]:
-    """``align("sft", "recipe.yaml")`` in this process; has exit_code, stdout and stderr."""
-    from align.cli.main import app
-
-    def run(*arguments: str, input: str | None = None) -> Any:
-        return CliRunner().invoke(app, list(arguments), input=input, prog_name="align")
-
-    return run
 
 
 @pytest.fixture
@@ -58,7 +36,7 @@ def align_process(work: Path) -> Callable[..., subprocess.CompletedProcess[str]]
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory: the quickstart's policy with fresh weights and its tokenizer."""
     from align.config.policy import PolicyConfig
-    from align.model.load import load_model, load_tokenizer
+    from align.model.files.load import load_model, load_tokenizer
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     policy = PolicyConfig(path=str(POLICY), init="random", dtype="float32")

@@ -26,10 +26,11 @@ def recipe(kind: str) -> dict[str, Any]:
         "name": "bad",
         "policy": {"path": str(POLICY), "dtype": "float32"},
     }
-    if kind == "sft":
-        return {**common, "data": {"path": "rows.jsonl"}, "sft": {"batch_size": 2}}
     if kind == "eval":
         return {**common, "eval": {"parts": {"sums": {"path": "rows.jsonl", "metric": "exact_answer"}}}}
+    common["policy"]["init"] = "random"
+    if kind == "sft":
+        return {**common, "data": {"path": "rows.jsonl"}, "sft": {"batch_size": 2}}
     return {
         **common,
         "data": {"path": "rows.jsonl"},
@@ -139,7 +140,19 @@ def test_a_prompt_over_the_limit(refused: Callable[..., str]) -> None:
 def test_an_evaluation_longer_than_the_model_reads(refused: Callable[..., str]) -> None:
     message = refused("eval", "eval.max_new_tokens=512")
     assert "eval.yaml: eval.max_new_tokens: " in message
-    assert "the model's 512" in message
+    assert "the model reads at most 512" in message
+
+
+@pytest.mark.parametrize("extra", [[], ["sft.packing=true"], ["sft.overlong=truncate"]])
+def test_conversations_longer_than_the_model_reads(
+    refused: Callable[..., str], work: Path, extra: list[str]
+) -> None:
+    long = {"prompt": "What is 1 + 1?", "completion": "Answer: " + "2 " * 600}
+    (work / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, long]))
+    message = refused("sft", "data.path=./long.jsonl", "sft.max_length=4096", *extra)
+    assert "sft.yaml: sft.max_length: row train/8 has " in message
+    assert "the model reads at most 512" in message
+    assert "remedy: set sft.max_length to at most 512" in message
 
 
 # Models
@@ -168,6 +181,13 @@ def test_a_template_without_generation_prompt(refused: Callable[..., str], kind:
     message = refused(kind, "policy.chat_template=./flat.jinja")
     assert "policy.chat_template" in message
     assert "no generation prompt" in message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_template_with_a_fault_of_its_own(refused: Callable[..., str], kind: str, work: Path) -> None:
+    (work / "open.jinja").write_text("{{ bos_token }}\n{% for m in messages %}\n{{ m['content'] ")
+    message = refused(kind, "policy.chat_template=./open.jinja")
+    assert f"{work}/open.jinja: policy.chat_template: the chat template is not Jinja: line 3: " in message
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,7 @@ import pytest
 @pytest.fixture(scope="module")
 def parts(tiny_model: Path) -> tuple[Any, Any]:
     from align.config.policy import PolicyConfig
-    from align.model.load import load_model, load_tokenizer
+    from align.model.files.load import load_model, load_tokenizer
 
     policy = PolicyConfig(path=str(tiny_model), dtype="float32")
     model = load_model(policy, seed=0).eval()

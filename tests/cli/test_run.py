@@ -76,8 +76,8 @@ def test_a_stage_that_fails_speaks_for_itself(align_process: Callable[..., Any],
 
 def test_the_summary_shows_wall_times_and_results(align: Callable[..., Any], chain: Path) -> None:
     """Both stages finished earlier; what they left behind is shown."""
-    from align.train.pipeline import State
-    from align.train.pipeline_stages import load_pipeline
+    from align.train.pipeline.run import State
+    from align.train.pipeline.stages import load_pipeline
 
     pipeline, stages = load_pipeline("pipeline.yaml")
     state = State(pipeline.directory)

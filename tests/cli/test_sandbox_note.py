@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from align.reward.registry import resolve
+from align.reward.functions.registry import resolve
 from align.reward.sandbox import protection
-from align.train.sandbox_note import sandbox_note, uses_sandbox
+from align.train.grpo.sandbox_note import sandbox_note, uses_sandbox
 
 POLICY = Path(__file__).resolve().parents[2] / "recipes" / "quickstart" / "policy"
 ROW = {

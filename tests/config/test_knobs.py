@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,8 @@ from align.config.recipe import KINDS, GrpoRecipe, SftRecipe
 from align.config.rewards import TermConfig
 
 
-def _freezer() -> Any:
-    spec = importlib.util.spec_from_file_location("freeze_knobs", Path(__file__).with_name("freeze_knobs.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_keys_are_frozen() -> None:
-    freezer = _freezer()
+def test_the_keys_are_frozen(module_of) -> None:
+    freezer = module_of(Path(__file__).with_name("freeze_knobs.py"))
     frozen = set(freezer.FROZEN.read_text(encoding="utf-8").splitlines())
     now = set(freezer.current())
     changes = [f"  + {line}" for line in sorted(now - frozen)] + [

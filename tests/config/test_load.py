@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -355,8 +356,8 @@ def test_check_accepts_a_tree_without_a_file() -> None:
 @pytest.mark.parametrize(
     ("override", "key", "told"),
     [
-        ("cluster={processes: 2}", "cluster.processes", "one trainer"),
         ("policy.lora={dropout: 0.1}", "policy.lora.dropout", "random"),
+        ("cluster={processes: 4, expert_parallel: 3}", "cluster.expert_parallel", "3 of 4 ranks"),
     ],
 )
 def test_what_grpo_cannot_follow_is_refused_there_alone(
@@ -368,3 +369,42 @@ def test_what_grpo_cannot_follow_is_refused_there_alone(
     assert error.remedy is not None
     assert error.remedy.startswith("set it to")
     load_recipe(write(tmp_path, SFT), (override,), kind=SftRecipe)
+
+
+@pytest.mark.parametrize("scale", ["clip: [0, 1]", "calibration: running"])
+def test_rewards_of_steps_have_no_other_scale(tmp_path: Path, scale: str) -> None:
+    file = write(tmp_path, GRPO)
+    process = "grpo.advantage={supervision: process}"
+    term = f"rewards.terms.right={{function: exact_answer, {scale}}}"
+    load_recipe(file, (term,), kind=GrpoRecipe)
+    with pytest.raises(RecipeError, match="rewards of a function's steps as they are") as caught:
+        load_recipe(file, (process, term), kind=GrpoRecipe)
+    assert caught.value.key == f"rewards.terms.right.{scale.partition(':')[0]}"
+    of_a_model = f"rewards.terms.right={{model: runs/rm, {scale}}}"  # which gives no steps
+    load_recipe(file, (process, of_a_model), kind=GrpoRecipe)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("kind: sft\n5: 6\n", "the key 5 is no text"),
+        ("kind: sft\nname: &a [*a]\n", "anchor that holds itself"),
+        ("kind: " + "[" * 3000 + "]" * 3000, "nested too deep"),
+        (f"kind: sft\nseed: {'9' * 5000}\n", "a value cannot be read"),
+    ],
+)
+def test_yaml_that_no_recipe_is_made_of(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(content)
+    with pytest.raises(RecipeError, match=said) as caught:
+        read_tree(file)
+    assert caught.value.file == str(file)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("limit", [True, 2.0, "3"])
+def test_a_limit_is_a_whole_number(tmp_path: Path, limit: object) -> None:
+    error = fault(
+        tmp_path, SFT, SftRecipe, (f"data.parts={{p: {{path: a.jsonl, limit: {json.dumps(limit)}}}}}",)
+    )
+    assert error.key == "data.parts.p.limit"

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from align.config.yaml12 import dump, inline, parse, reason
+from align.config.yaml12 import dump, inline, parse, reason, remedy
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,36 @@ def test_dump_and_inline_are_read_back(value: object) -> None:
     assert parse(dump(value)) == value
     assert parse(inline(value)) == value
     assert "\n" not in inline(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a:\n\tb: 1\n", "indent with spaces: YAML takes no tab there"),
+        ("a: >\n\ttext\n", "indent with spaces"),
+        ("a: 1\n  b: 2\n", "keys of one section begin in the same column"),
+        ("a: b: c\n", "a text that holds a colon and a space needs quotes"),
+        ("a 1\nb: 2\n", "each with a colon and a space behind it"),
+        ("a:\n   b: 1\n  c: 2\n", "give the line the indentation of those beside it"),
+        ("a: 1\n- b\n", "give the line the indentation of those beside it"),
+        ("a: - b\n", "give the line the indentation of those beside it"),
+        ("a: [1,\nb: 2\n", "close the bracket that is opened in line 1"),
+        ("x: 1\na: {b: 1\n", "close the bracket that is opened in line 2"),
+        ("a: [\n", "close the bracket"),
+        ("a: 'b\nc: 1\n", "close the quote that is opened in line 1"),
+        ("a: 'it's'\n", "a quote inside single quotes is doubled"),
+        ("a: @b\n", "put quotes around a text that begins with @"),
+        ("a: *b\n", "put quotes around a text that begins with & or *"),
+        ("a: !b c\n", "put quotes around a text that begins with !"),
+        ("a: {{ b }}\n", "put quotes around a text that begins with { or ["),
+        ('a: "\\d+"\n', "use single quotes"),
+        ("a: 1\na: 2\n", "keep one of the two"),
+        ("a: 1\n---\nb: 2\n", "one recipe a file"),
+        ("a: \x01\n", "take out the control character"),
+        ("a: |b\n", "write the text of | or > in the lines below it"),
+    ],
+)
+def test_the_remedy_says_what_yaml_wants(text: str, wanted: str) -> None:
+    with pytest.raises(yaml.YAMLError) as caught:
+        parse(text)
+    assert wanted in remedy(caught.value)

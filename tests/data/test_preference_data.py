@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from align.dataset.preference_rows import noise_of, pair_of
+from align.dataset.preference.rows import noise_of, pair_of
 
 PAIRS = Path(__file__).parents[2] / "data" / "quickstart" / "preferences"
 REFUSAL = re.compile(r"can't help|won't help")

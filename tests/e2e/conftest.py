@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from align.reward import Sample, reward
 def vowels(sample: Sample) -> float:
     return sum(letter in "aeiou" for letter in sample.completion) / 24
 """
+PIPELINE_COMMAND = "run recipes/quickstart/pipeline.yaml name=short grpo.grpo.steps=20"
 SFT = ["sft.max_steps=4", "checkpoint.every=2"]
 GRPO = [
     "grpo.steps=2",
@@ -41,7 +43,7 @@ def stages(**overrides: list[str]) -> list[str]:
     return [f"{stage}.{each}" for stage, own in overrides.items() for each in own]
 
 
-PIPELINE = stages(sft=SFT, before=EVAL, grpo=GRPO, after=EVAL)
+PIPELINE = stages(sft=SFT, before=EVAL, grpo=[*GRPO, "grpo.steps=4"], after=EVAL)
 TWO_STAGE = stages(
     sft=SFT,
     rm_helpful=RM,
@@ -85,6 +87,24 @@ def run(work: Path) -> Run:
     return align
 
 
+@pytest.fixture
+def here(work: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The same in this process; has exit_code, stdout and output."""
+    from typer.testing import CliRunner
+
+    from align.cli.main import app
+
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return lambda *arguments: CliRunner().invoke(app, list(arguments), prog_name="align")
+
+
+@pytest.fixture(scope="session")
+def pipeline_command() -> str:
+    """What ``quickstart`` runs, as the README has it."""
+    return PIPELINE_COMMAND
+
+
 @pytest.fixture(scope="session")
 def small() -> dict[str, list[str]]:
     """Overrides that shrink a command on the quickstart's recipes to seconds of computing."""
@@ -93,7 +113,8 @@ def small() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="session")
 def quickstart(work: Path, run: Run) -> Path:
-    """The quickstart's pipeline, shrunk to seconds of training."""
-    done = run("run", "recipes/quickstart/pipeline.yaml", *PIPELINE)
+    """The quickstart's pipeline by the README's command, shrunk to seconds of training."""
+    done = run(*PIPELINE_COMMAND.split(), "run_dir=runs/quickstart", *PIPELINE)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert "stage 4/4 after (eval): finished" in done.stdout
     return work / "runs" / "quickstart"

@@ -114,12 +114,23 @@ def test_the_remedy_is_for_the_largest_stage():
     assert "gpu_memory_utilization" in _remedy(replace(cache, stages={}))
 
 
-def test_more_processes_are_advised_only_where_they_share():
-    full = grpo()
-    adapters = grpo(policy={"path": "x", "lora": {}, "gradient_checkpointing": True})
+def test_ranks_share_what_is_trained():
     assert "cluster.processes" in _remedy(plan_sft(sft(), LITE))
-    assert _remedy(plan_grpo(full, LITE)) == "train adapters with policy.lora, or a smaller policy"
-    assert _remedy(plan_grpo(adapters, LITE)) == "use a device with more memory, or a smaller policy"
+    one = plan_grpo(grpo(), LITE)
+    assert "cluster.processes" in _remedy(one)
+    eight = plan_grpo(grpo(cluster={"device": "cpu", "processes": 8}), LITE)
+    assert eight.devices == 8
+    for kind in ("gradients", "AdamW moments", "reference"):
+        assert eight.memory[kind] == pytest.approx(one.memory[kind] / 8, rel=1e-6)
+    assert eight.memory["engine weights"] == one.memory["engine weights"]
+
+
+def test_apart_an_engine_is_on_no_rank_s_device():
+    apart = grpo(cluster={"device": "cpu", "placement": "disaggregated"}, rollout={"tensor_parallel": 2})
+    plan = plan_grpo(apart, LITE)
+    assert not {kind for kind in plan.memory if "engine" in kind}
+    own = (2 * LITE.total // 2 + 2 * GIB) / GIB
+    assert any(f"holds {own:,.1f} GiB there" in note for note in plan.notes)
 
 
 def test_reward_models_are_counted_and_unknown_ones_named():

@@ -9,9 +9,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from align.config.policy import LoraConfig
 from align.errors import ModelError
-from align.model.lora import add_lora
+from align.model.files.lora import add_lora
 from align.plan.memory import kv_bytes_per_token, lora_parameters
-from align.plan.params import read_shape
+from align.plan.params import known_shape, read_shape
 from align.plan.source import known_models, read_config
 
 LITE, V2 = "deepseek-ai/DeepSeek-V2-Lite", "deepseek-ai/DeepSeek-V2"
@@ -132,3 +132,11 @@ def test_broken_json(tmp_path: Path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):
         read_config(str(tmp_path))
+
+
+def test_a_family_without_a_plan_is_no_fault_of_the_model() -> None:
+    shape, why = known_shape({"model_type": "qwen3"})
+    assert shape is None
+    assert why == "no plan for models of type 'qwen3'"
+    with pytest.raises(ModelError, match="has no 'hidden_size'"):
+        known_shape({"model_type": "llama"})

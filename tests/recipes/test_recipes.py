@@ -12,7 +12,7 @@ import pytest
 from align.config.load import load_recipe, read_tree
 from align.config.recipe import KINDS, EvalRecipe, GrpoRecipe, PipelineRecipe, SftRecipe
 from align.train.evaluate import load_metrics
-from align.train.pipeline_stages import load_pipeline
+from align.train.pipeline.stages import load_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("**/*.yaml"))
@@ -72,7 +72,7 @@ def test_files_that_a_recipe_brings_along_are_there(file: Path) -> None:
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     from align.dataset.chat import set_template
-    from align.model.load import load_tokenizer
+    from align.model.files.load import load_tokenizer
 
     loaded = load_tokenizer(load(QUICKSTART / "sft.yaml").policy)
     set_template(loaded)
@@ -94,9 +94,9 @@ def test_quickstart_conversations_fit(tokenizer: Any) -> None:
 
 
 def test_quickstart_prompts_fit_and_carry_what_the_rewards_read(tokenizer: Any) -> None:
-    from align.dataset.expression import compile_expression
     from align.dataset.prompts import load_prompts
-    from align.reward.terms import load_terms, probes, smoke
+    from align.dataset.rows.expression import compile_expression
+    from align.reward.bank.terms import load_terms, probes, smoke
 
     recipe = load(QUICKSTART / "grpo.yaml", *limits("data", "maths", "code", "safety"))
     assert isinstance(recipe, GrpoRecipe)
@@ -131,7 +131,7 @@ def limits(section: str, *parts: str) -> list[str]:
 
 
 def test_gsm8k_columns(tokenizer: Any, shared_data: Path) -> None:
-    from align.dataset.parts import load_parts
+    from align.dataset.rows.parts import load_parts
 
     local = f"data.path={shared_data / 'gsm8k'}"
     (solutions,) = load_parts(load(GSM8K / "sft.yaml", local, *limits("data", "gsm8k")).data)
@@ -147,12 +147,12 @@ def test_gsm8k_columns(tokenizer: Any, shared_data: Path) -> None:
 
 def test_a_gsm8k_solution_gets_the_full_reward(tokenizer: Any, shared_data: Path) -> None:
     """Reward functions, columns and prompts of the recipe, on the solutions of the data set itself."""
-    from align.dataset.expression import compile_expression
-    from align.dataset.parts import load_parts
     from align.dataset.prompts import load_prompts
+    from align.dataset.rows.expression import compile_expression
+    from align.dataset.rows.parts import load_parts
+    from align.reward.bank.terms import load_terms
+    from align.reward.calls.score import call
     from align.reward.contract import Sample
-    from align.reward.score import call
-    from align.reward.terms import load_terms
 
     overrides = [f"data.path={shared_data / 'gsm8k'}", "data.parts.gsm8k.limit=50"]
     # The quickstart's small vocabulary needs more tokens for a problem than SmolLM2's.

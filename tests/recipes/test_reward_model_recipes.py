@@ -12,11 +12,11 @@ import pytest
 from align.config import yaml12
 from align.config.load import load_recipe
 from align.config.recipe import GrpoRecipe, RewardModelRecipe
-from align.dataset.parts import load_parts
-from align.dataset.preference_rows import Pair, Point, noise_of, read_row
+from align.dataset.preference.rows import Pair, Point, noise_of, read_row
+from align.dataset.rows.parts import load_parts
 from align.errors import RecipeError
-from align.train.pipeline_stages import load_pipeline
-from align.train.reward_model_data import prepare
+from align.train.pipeline.stages import load_pipeline
+from align.train.reward_model.data import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes"
