@@ -20,6 +20,7 @@ from align.model.policy import PolicyModel
 from align.model.ranks.layout import Ranks
 from align.packed import Rows, number_rows
 from align.plan.residency import Part
+from align.sync.buckets import Buckets
 from align.sync.manifest import Manifest
 from align.sync.transport import Outlets, Place, Transport
 from align.types import TrainBatch
@@ -72,6 +73,7 @@ class PolicyActor:
         self.ranks = ranks
         self.offload = Offload(self.policy, device)
         self.place = place_of(device)
+        self.bucket_bytes = recipe.sync.bucket_mib << 20
         self.engine_dtype = getattr(torch, recipe.rollout.dtype or recipe.policy.dtype)
         self.outlets: Outlets | None = None
 
@@ -108,16 +110,25 @@ class PolicyActor:
         return self.outlets.transports
 
     def publish(self, version: int, whole: bool) -> dict[int, Manifest]:
-        """Make the current weights readable for each engine: all of them, or what changed since last time."""
+        """Make the current weights readable for each engine, all of them or what changed since last time: the
+        first bucket. From a policy that one rank holds nothing has to be gathered, so there it is all."""
         assert self.outlets is not None
         self.memory.trim_where_short()
         adapted = adapted_tensors(self.policy.model)
         whole = whole or not adapted
-        pairs = self.policy.weights(changed_only=not whole)
-        return self.outlets.publish(pairs, version, whole=whole, required=adapted)
+        size = None if self.ranks.world == 1 else self.bucket_bytes
+        buckets = Buckets(self.policy.weights(changed_only=not whole), size)
+        self.outlets.start(buckets, version, whole=whole, required=adapted)
+        return self.outlets.publish()
+
+    def publish_more(self) -> dict[int, Manifest]:
+        """The next bucket, now that the engines have loaded the last one."""
+        self.release()
+        assert self.outlets is not None
+        return self.outlets.publish()
 
     def release(self) -> None:
-        """Hold what was published no longer: the engines have loaded it."""
+        """Hold the last bucket no longer: the engines have loaded it."""
         assert self.outlets is not None
         self.outlets.release()
 

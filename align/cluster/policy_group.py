@@ -76,8 +76,12 @@ class PolicyGroup:
         return _in_order(wait_all(asked, TRAINER))
 
     def publish(self, version: int, whole: bool) -> list[Manifest]:
-        """Make the current weights readable: a manifest for each engine."""
+        """Make a bucket of the current weights readable, the first of a push: a manifest for each engine."""
         return _in_order(self._all("publish", version, whole))
+
+    def publish_more(self) -> list[Manifest]:
+        """Of a push that has not ended the next bucket, once the engines have loaded the last one."""
+        return _in_order(self._all("publish_more"))
 
     def release(self) -> None:
         """Hold what was published no longer: the engines have loaded it."""

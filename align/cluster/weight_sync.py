@@ -7,7 +7,6 @@ from collections.abc import Callable
 from align.cluster.policy_group import PolicyGroup
 from align.cluster.rollout_group import RolloutGroup
 from align.config.recipe import GrpoRecipe
-from align.sync.manifest import Manifest
 from align.sync.verify import Agreement
 from align.types import SyncReport
 
@@ -53,30 +52,39 @@ class WeightSync:
     def push(self) -> SyncReport:
         self.want("sync")
         self.rollout.admit()
-        manifests = self._travel()
-        while manifests is None:  # an engine was lost on the way: once more, to those that are left
-            manifests = self._travel()
+        sent = self._travel()
+        while sent is None:  # an engine was lost on the way: once more, to those that are left
+            sent = self._travel()
         self._pushed, self._verified = True, False
         mean = largest = float("nan")
         if self.version % self.every == 0:
             mean, largest = self._compare()
-        manifest = manifests[0]  # all engines get the same
-        report = SyncReport(manifest.version, len(manifest.specs), manifest.nbytes, mean, largest)
+        tensors, nbytes = sent
+        report = SyncReport(self.version, tensors, nbytes, mean, largest)
         self.version += 1
         return report
 
-    def _travel(self) -> list[Manifest] | None:
-        """Publish and load; None when an engine was lost."""
+    def _travel(self) -> tuple[int, int] | None:
+        """Publish and load, bucket by bucket.
+
+        Returns:
+            (tensors, bytes) that each engine got; None when one was lost.
+        """
         if self._engines != self.rollout.actors:
             self._connect()
         whole = not self._pushed or self.rollout.needs_all()
         if self._engines != self.rollout.actors:
             return None
         manifests = self.policy.publish(self.version, whole)
-        if not self.rollout.load(manifests):
-            return None
-        self.policy.release()
-        return manifests
+        tensors = nbytes = 0
+        while self.rollout.load(manifests):
+            bucket = manifests[0]  # all engines get the same
+            tensors, nbytes = tensors + len(bucket.specs), nbytes + bucket.nbytes
+            if bucket.last:
+                self.policy.release()
+                return tensors, nbytes
+            manifests = self.policy.publish_more()
+        return None
 
     def verify(self) -> None:
         """Compare trainer and engines now, unless that was done since the last push.

@@ -55,8 +55,10 @@ class RolloutConfig(Section):
 
 
 class SyncConfig(Section):
-    """Verification after each weight push."""
+    """How weights are pushed, and the verification after each push."""
 
+    bucket_mib: int = Field(512, ge=1)
+    """With several ranks, MiB that are gathered and pushed at a time: no rank has to hold all weights."""
     probe_tokens: int = Field(64, ge=2)
     """Length of the probe prompt that trainer and engine both score."""
     tolerance: float | None = Field(None, gt=0)

@@ -193,6 +193,10 @@ class Engine:
     def load_weights(self, source: WeightSource, version: int) -> None:
         """Replace the weights in place, all or those that changed; cached prefixes are dropped.
 
+        Args:
+            source: of a push, or of one bucket of it: all must come, in order, before anything is sampled.
+            version: of the policy.
+
         Raises:
             SyncError: not all of the source's weights came, or not as they were published.
             EngineError: the weights are asleep or requests are running, or the engine refused a tensor and
@@ -200,7 +204,7 @@ class Engine:
         """
         if "engine" in self._asleep:
             raise EngineError("the engine's weights are asleep", remedy="wake them before the push")
-        if not (self._filled or source.whole):
+        if source.first and not (self._filled or source.whole):
             raise EngineError("the engine has no weights yet that changes could go into")
         self._filled = False
         try:
@@ -212,6 +216,8 @@ class Engine:
                 f"the engine refused the policy's weights: {error}",
                 remedy="trainer and engine must be built from the same config.json",
             ) from error
+        if not source.last:
+            return
         if not self.llm.reset_prefix_cache():  # blocks of the old weights are in use
             raise EngineError(
                 "the engine got new weights while requests were running, and keeps prefixes of the old ones",

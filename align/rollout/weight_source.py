@@ -15,7 +15,17 @@ class WeightSource(Protocol):
 
     @property
     def whole(self) -> bool:
-        """It has every tensor of the model."""
+        """It, or the push that it is a bucket of, has every tensor of the model."""
+        ...
+
+    @property
+    def first(self) -> bool:
+        """A push begins with it."""
+        ...
+
+    @property
+    def last(self) -> bool:
+        """A push ends with it."""
         ...
 
     @property

@@ -25,13 +25,15 @@ class WeightReceiver(RoutingReporter):
     _loader: InPlaceLoader | None = None
 
     def load_policy_weights(self, source: WeightSource) -> None:
-        """Take over what the source has, in place.
+        """Take over what the source has, in place; what comes of a push is checked with its last bucket.
 
         Raises:
             SyncError: not all of it came, or something derived from weights is stale.
         """
         self._loader = self._loader or InPlaceLoader(self.model_runner)
         self._loader.load(source, self.rank)
+        if not source.last:
+            return
         model = self.model_runner.get_model()
         sleep.check_filled(model)
         absorbed.check_absorbed(model, self.model_runner.model_config.dtype)

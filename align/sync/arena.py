@@ -2,8 +2,8 @@
 
 The policy's parameters move into the block and stay there, so that an optimiser step writes straight
 into what engines read, and publishing only takes digests. What has no place of its own in the policy
-(merged adapters, other types) is cast and copied once. The block is an anonymous file: it vanishes with
-the processes that hold it.
+(merged adapters, other types, gathered shards) is copied once, beside the policy, each bucket over the last
+one. The block is an anonymous file: it vanishes with the processes that hold it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Arena(Sender):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(dtype)
         self._fd = -1
-        self._used = 0
+        self._used = self._hosted_bytes = 0
         self._hosted = self._block = torch.empty(0, dtype=torch.uint8)
         self._places: dict[str, int] = {}
 
@@ -54,13 +54,17 @@ class Arena(Sender):
         """
         hosted = [each for each in parameters if each.dtype == self.catalogue.dtype and each.is_contiguous()]
         offsets = [self._reserve(each.nbytes) for each in hosted]
-        self._hosted = self._block
+        self._hosted, self._hosted_bytes = self._block, self._used
         for parameter, offset in zip(hosted, offsets, strict=True):
             place = self._hosted[offset : offset + parameter.nbytes].view(parameter.dtype)
             place = place.view(parameter.shape)
             with torch.no_grad():
                 place.copy_(parameter)
             parameter.data = place
+
+    def begin(self, *, first: bool = True) -> None:
+        super().begin(first=first)
+        self._used, self._places = self._hosted_bytes, {}
 
     def release(self) -> None:
         """Nothing: the policy lives in the block, and what stands beside it is written over."""

@@ -43,9 +43,9 @@ class CudaIpc(Sender):
         self._kept: list[Tensor] = []
         """What was published and not released: nothing else may hold merged or cast tensors."""
 
-    def begin(self) -> None:
-        super().begin()
-        self.release()  # a push that the engine never loaded
+    def begin(self, *, first: bool = True) -> None:
+        super().begin(first=first)
+        self.release()  # of a push that the engine never loaded
 
     def release(self) -> None:
         """Hold the policy's memory no longer, or moving it off the GPU would free nothing."""

@@ -53,15 +53,19 @@ class Carrier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One push: enough to read it in another process, and to check it."""
+    """One bucket of a push: enough to read it in another process, and to check it."""
 
     version: int
     whole: bool
-    """Every tensor of the policy, not only those that changed since the last push."""
+    """The push has every tensor of the policy, not only those that changed since the last one."""
     specs: tuple[TensorSpec, ...]
     digests: tuple[int, ...]
     """Of each tensor's bytes, in the order of ``specs``; see :func:`digest`."""
     carrier: Carrier
+    first: bool = True
+    """A push begins with it."""
+    last: bool = True
+    """A push ends with it."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,4 +1,8 @@
-"""The trainer's end of a transport, whichever it is."""
+"""The trainer's end of a transport, whichever it is.
+
+A push goes in buckets, one after the other, so that weights that must be gathered, merged or copied are never
+held all together.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,9 @@ from align.sync.manifest import Carrier, Catalogue, Manifest, Named, TensorSpec,
 class Sender(ABC):
     """The trainer's end.
 
-    Usage: ``manifest = sender.publish(hf_stream(model), version)``, or ``begin``, ``add`` for each tensor
-    and ``finish``; then ``sender.release()`` once the engines have loaded it, any number of times. The policy
-    must not change before that.
+    Usage: ``manifest = sender.publish(hf_stream(model), version)``; or, for each bucket, ``begin``, ``add``
+    for each tensor, and ``finish``. ``release`` once the engines have loaded it. The policy must not change
+    before the last release.
     Invariant: names, shapes and types are those of the first push, which is a whole one.
     """
 
@@ -25,6 +29,9 @@ class Sender(ABC):
         self.catalogue = Catalogue(dtype)
         self._specs: list[TensorSpec] = []
         self._sent: list[Tensor] = []
+        self._first = True
+        self._names: list[str] = []
+        """Of the push so far."""
 
     def publish(
         self,
@@ -34,7 +41,7 @@ class Sender(ABC):
         whole: bool = True,
         required: Set[str] = frozenset(),
     ) -> Manifest:
-        """Make tensors readable and describe them.
+        """Make tensors readable and describe them, in one bucket.
 
         Args:
             pairs: (checkpoint name, tensor).
@@ -60,21 +67,33 @@ class Sender(ABC):
         self._specs.append(spec)
         self._sent.append(self._place(tensor, spec))
 
-    def finish(self, version: int, *, whole: bool = True, required: Set[str] = frozenset()) -> Manifest:
-        """Describe what was added, as :meth:`publish`."""
+    def finish(
+        self, version: int, *, whole: bool = True, last: bool = True, required: Set[str] = frozenset()
+    ) -> Manifest:
+        """Describe what was added since :meth:`begin`; with the last bucket all of the push is checked, as
+        :meth:`publish` does."""
         specs, sent = self._specs, self._sent
         self._specs, self._sent = [], []
-        self.catalogue.close([spec.name for spec in specs], whole=whole, required=required)
+        self._names += [spec.name for spec in specs]
+        if last:
+            self.catalogue.close(self._names, whole=whole, required=required)
         carrier = self._carrier(sent, specs)
-        return Manifest(version, whole, tuple(specs), digests(sent), carrier)
+        return Manifest(version, whole, tuple(specs), digests(sent), carrier, self._first, last)
 
-    def begin(self) -> None:
-        """Start a push; what was added to one that failed is forgotten."""
+    def begin(self, *, first: bool = True) -> None:
+        """Start a bucket.
+
+        Args:
+            first: of a push; what was added to one that failed is forgotten.
+        """
         self._specs, self._sent = [], []
+        self._first = first
+        if first:
+            self._names = []
 
     @abstractmethod
     def release(self) -> None:
-        """Let go of what was published last, now that the engine has loaded it."""
+        """Let go of the last bucket, now that the engines have loaded it."""
 
     @abstractmethod
     def _place(self, tensor: Tensor, spec: TensorSpec) -> Tensor:

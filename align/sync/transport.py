@@ -19,8 +19,9 @@ import torch
 
 from align.sync.arena import Arena
 from align.sync.broadcast import Broadcast, Rendezvous
+from align.sync.buckets import Buckets
 from align.sync.cuda_ipc import CudaIpc
-from align.sync.manifest import Manifest, Named
+from align.sync.manifest import Manifest
 from align.sync.sender import Sender
 
 Transport = Literal["shared_memory", "cuda_ipc", "broadcast"]
@@ -64,8 +65,8 @@ def who_serves(ranks: Sequence[Place], engines: Sequence[Place]) -> list[int]:
 class Outlets:
     """A rank's ways to the engines that it serves.
 
-    Usage: as :class:`align.sync.sender.Sender`; a manifest for each engine comes out. All engines of one
-    transport read from the same place.
+    Usage: ``start`` a push, then ``publish`` until its manifests are the last; ``release`` after each, once
+    the engines have loaded it. All engines of one transport read from the same place.
     """
 
     def __init__(
@@ -86,14 +87,15 @@ class Outlets:
                 whose weights are copied.
             host: address of this machine.
         """
+        self._push: tuple[Buckets, int, bool, Set[str]] | None = None
         self.transports = {number: choose_transport(place, engine) for number, engine in engines.items()}
         self.senders: dict[Transport, Sender] = {}
-        self._first: dict[int, int] = {}
+        self._workers: dict[int, int] = {}
         """Of each engine that is broadcast to: the number of its first worker."""
         receivers = 0
         for number, transport in self.transports.items():
             if transport == "broadcast":
-                self._first[number] = receivers
+                self._workers[number] = receivers
                 receivers += engines[number].workers
         for transport in dict.fromkeys(self.transports.values()):
             if transport == "broadcast":
@@ -108,21 +110,34 @@ class Outlets:
                     arena.host(parameters)
                 self.senders[transport] = arena
 
-    def publish(
-        self, pairs: Iterable[Named], version: int, *, whole: bool, required: Set[str]
-    ) -> dict[int, Manifest]:
-        """Make tensors readable for every engine; its manifest by its number.
+    def start(self, buckets: Buckets, version: int, *, whole: bool, required: Set[str]) -> None:
+        """Begin a push; one that was not ended is forgotten.
+
+        Args:
+            buckets: what is pushed.
+            version: of the policy.
+            whole: it is all of the policy's tensors.
+            required: names that must be there when it is not.
+        """
+        self._push = buckets, version, whole, required
+        self._first = True
+
+    def publish(self) -> dict[int, Manifest]:
+        """Make the next bucket readable for every engine; its manifest by its number.
 
         Raises:
             SyncError: as :class:`align.sync.sender.Sender` has it.
         """
+        assert self._push is not None, "start a push first"
+        buckets, version, whole, required = self._push
         for sender in self.senders.values():
-            sender.begin()
-        for name, tensor in pairs:
+            sender.begin(first=self._first)
+        self._first = False
+        for name, tensor in buckets.take():
             for sender in self.senders.values():
                 sender.add(name, tensor)
         made = {
-            transport: sender.finish(version, whole=whole, required=required)
+            transport: sender.finish(version, whole=whole, last=buckets.last, required=required)
             for transport, sender in self.senders.items()
         }
         return {
@@ -130,11 +145,11 @@ class Outlets:
         }
 
     def release(self) -> None:
-        """Let go of what was published last, now that the engines have loaded it."""
+        """Let go of the last bucket, now that the engines have loaded it."""
         for sender in self.senders.values():
             sender.release()
 
     def _for_engine(self, number: int, manifest: Manifest) -> Manifest:
         if isinstance(manifest.carrier, Rendezvous):
-            return replace(manifest, carrier=replace(manifest.carrier, first=self._first[number]))
+            return replace(manifest, carrier=replace(manifest.carrier, first=self._workers[number]))
         return manifest

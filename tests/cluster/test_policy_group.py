@@ -47,16 +47,26 @@ def batch() -> TrainBatch:
     )
 
 
+def in_buckets_of(actor: Any, nbytes: int) -> None:
+    actor.bucket_bytes = nbytes
+
+
 def test_ranks_push_into_an_engine_and_a_dead_one_is_named(placement: Any) -> None:
     two = replace(placement, trainers=placement.trainers * 2).with_threads(1)
     rollout = RolloutGroup.start(two, RECIPE, str(POLICY))
     policy = PolicyGroup.start(two, RECIPE, None)
     sync = WeightSync(policy, rollout, RECIPE, list(range(5, 69)))
+    # Every tensor goes alone: layers that an engine fuses from several wait for their parts.
+    ray.get([actor.__ray_call__.remote(in_buckets_of, 1) for actor in policy.actors])
     first = sync.push()
+    ray.get([actor.__ray_call__.remote(in_buckets_of, 1 << 20) for actor in policy.actors])
     before = policy.logprobs(batch())
     found = policy.update(batch())
     assert {"memory/rank_0_gib", "memory/rank_1_gib"} <= found.keys()
     assert policy.logprobs(batch()) != before
+    pieces: list[Any] = policy.publish(1, True)
+    assert not pieces[-1].last
+    assert rollout.load(pieces)  # and goes no further: the next push begins anew
     second = sync.push()  # the probe holds trainer and engine against each other
     assert (first.bytes, first.tensors, second.version) == (second.bytes, second.tensors, 1)
     ray.kill(rollout.actors[0])

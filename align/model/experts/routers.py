@@ -27,7 +27,14 @@ class Routing(NamedTuple):
 
 def is_moe(config: Any) -> bool:
     """Whether a transformers configuration has routed experts, under whichever name."""
-    return any(getattr(config.get_text_config(), key, None) for key in _EXPERTS)
+    return experts_of(config) > 0
+
+
+def experts_of(config: Any) -> int:
+    """Routed experts of a layer, 0 of a dense model."""
+    text = config.get_text_config()
+    found = (getattr(text, key, None) for key in _EXPERTS)
+    return next((each for each in found if isinstance(each, int) and each), 0)
 
 
 _EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")

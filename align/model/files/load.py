@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.policy import PolicyConfig
 from align.errors import ModelError
-from align.model.experts.routers import expert_kernel
+from align.model.experts.routers import expert_kernel, experts_of
 from align.model.files.agreement import check_architecture
 from align.plan.source import read_file
 from align.seed import derive_seed
@@ -96,16 +96,8 @@ def _check_shape(config: Any, source: str) -> None:
     Raises:
         ModelError: naming the first.
     """
-    text = config.get_text_config()
-    routed = next(
-        (
-            value
-            for name in ("n_routed_experts", "num_local_experts", "num_experts")
-            if isinstance(value := getattr(text, name, None), int)
-        ),
-        None,
-    )
-    chosen = getattr(text, "num_experts_per_tok", None)
+    routed = experts_of(config)
+    chosen = getattr(config.get_text_config(), "num_experts_per_tok", None)
     if routed and isinstance(chosen, int) and not 1 <= chosen <= routed:
         raise ModelError(
             f"{chosen} of {routed} experts cannot be chosen for a token",

@@ -15,26 +15,15 @@ from torch.distributed._functional_collectives import all_to_all_single
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
-from align.errors import ModelError
-
 
 def spread_experts(experts: Any, mesh: DeviceMesh) -> None:
     """Leave this rank its part of a layer's experts, and send tokens to where theirs are.
 
     Args:
         experts: transformers' module of fused experts: its parameters have one row an expert.
-        mesh: the ranks that share them; rank r holds rows r · E/n … (r+1) · E/n.
-
-    Raises:
-        ModelError: they cannot be shared evenly.
+        mesh: the ranks that share them evenly; rank r holds rows r · E/n … (r+1) · E/n.
     """
     size, whole = mesh.size(), int(experts.num_experts)
-    if whole % size:
-        raise ModelError(
-            f"{whole} experts of a layer cannot be shared evenly by {size} ranks",
-            key="cluster.expert_parallel",
-            remedy=f"set it to a divisor of {whole}",
-        )
     own, first = whole // size, mesh.get_local_rank() * (whole // size)
     for name, parameter in list(experts.named_parameters()):
         part = parameter.detach()[first : first + own].clone()

@@ -14,6 +14,7 @@ from align.dataset.chat import set_template
 from align.dataset.prompts import load_eval_prompts, load_prompts
 from align.dataset.rows.expression import compile_expression
 from align.model.experts.router_replay import check_replay
+from align.model.experts.sharing import check_expert_parallel
 from align.model.files.check import check_model
 from align.model.files.hub import reach_hub
 from align.model.files.load import load_config, load_tokenizer, resolve_model
@@ -51,6 +52,7 @@ def prepare(recipe: GrpoRecipe, *, file: Path) -> Prepared:
     reach_hub(recipe.policy.path, file=file)
     config = load_config(recipe.policy)
     check_replay(config, recipe.grpo.replay, file=file)
+    check_expert_parallel(config, recipe.cluster.expert_parallel, file=file)
     check_model(recipe.policy, sampled=True)
     tokenizer = load_tokenizer(recipe.policy)
     set_template(tokenizer, recipe.policy.chat_template)
