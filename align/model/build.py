@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,18 +14,17 @@ from align.model.compiled import compile_layers
 from align.model.dropout import disable_dropout
 from align.model.files.load import load_model
 from align.model.files.load_parts import can_load_in_parts, load_in_parts
-from align.model.files.lora import add_lora
+from align.model.files.lora import add_lora, begin_adapters
 from align.model.logprobs import completion_logprobs
 from align.model.ranks.layout import Ranks
 from align.model.ranks.shard import shard
-from align.seed import derive_seed
 
 
 def build_policy(recipe: GrpoRecipe, device: str, ranks: Ranks) -> tuple[Any, Any]:
     """Policy and reference.
 
-    Of several ranks each reads its own parts from the files, where it can: with adapters, fresh weights
-    (``init: random``) or a model from the hub, every rank builds the whole and then keeps its part.
+    Of several ranks each reads its own parts from the files. Fresh weights (``init: random``), and a model
+    whose files have other names than align writes, every rank builds whole and then keeps its part.
 
     Args:
         recipe: policy and algorithm are read.
@@ -37,15 +37,14 @@ def build_policy(recipe: GrpoRecipe, device: str, ranks: Ranks) -> tuple[Any, An
     Raises:
         ModelError: nothing usable at ``policy.path``.
     """
-    if ranks.world > 1 and not recipe.policy.lora and can_load_in_parts(recipe.policy):
+    if ranks.world > 1 and can_load_in_parts(recipe.policy):
         return _in_parts(recipe, device, ranks)
     model: Any = load_model(recipe.policy, seed=recipe.seed, device=device)
     _prepare(model)
     reference = None
     if recipe.policy.lora:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(recipe.seed, "adapters"))
-            model = add_lora(model, recipe.policy.lora)
+        model = add_lora(model, recipe.policy.lora)
+        begin_adapters(model, recipe.seed)
     elif recipe.grpo.beta > 0:
         reference = copy.deepcopy(model).requires_grad_(False).eval()
     for each in (model.train(), reference):
@@ -57,19 +56,26 @@ def build_policy(recipe: GrpoRecipe, device: str, ranks: Ranks) -> tuple[Any, An
 
 
 def _in_parts(recipe: GrpoRecipe, device: str, ranks: Ranks) -> tuple[Any, Any]:
-    def trained(model: Any) -> None:
-        _prepare(model.train())
-        _shard(model, recipe, device, ranks)
+    policy = recipe.policy
+    dtype: torch.dtype = getattr(torch, policy.dtype)
 
-    def frozen(model: Any) -> None:
+    def trained(model: Any) -> Any:
+        _prepare(model.train())
+        model = add_lora(model, policy.lora) if policy.lora else model
+        _shard(model, recipe, device, ranks)
+        return model
+
+    def frozen(model: Any) -> Any:
         _prepare(model.requires_grad_(False).eval())
         _shard(model, recipe, device, ranks)
+        return model
 
-    policy = recipe.policy
-    model = load_in_parts(policy, torch.float32, trained, device=device)
-    if recipe.grpo.beta == 0:
-        return model, None
-    return model, load_in_parts(policy, getattr(torch, policy.dtype), frozen, device=device)
+    def part(layout: Callable[[Any], Any], dtype: torch.dtype) -> Any:
+        return load_in_parts(policy, dtype, layout, device=device, seed=recipe.seed)
+
+    if policy.lora:
+        return part(trained, dtype), None
+    return part(trained, torch.float32), part(frozen, dtype) if recipe.grpo.beta > 0 else None
 
 
 def _prepare(model: Any) -> None:

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
-from huggingface_hub import get_session, is_offline_mode, try_to_load_from_cache
+from huggingface_hub import get_session, is_offline_mode, snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 
 from align.errors import ModelError
+
+_log = logging.getLogger(__name__)
 
 
 def on_hub(path: str) -> bool:
     """Whether a path can only be a hub id: nothing local has that name, and it has a hub id's form."""
     return not Path(path).expanduser().exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None
+
+
+def fetched(path: str) -> Path | None:
+    """The directory of a model's files; those of a hub model are fetched into the hub's cache.
+
+    Args:
+        path: a model directory or hub id.
+
+    Returns:
+        None where neither is to be had; loading says why.
+    """
+    if not on_hub(path):
+        return Path(path) if Path(path).is_dir() else None
+    try:
+        return Path(snapshot_download(path, allow_patterns=["model*.safetensors*", "*.json"]))
+    except (OSError, ValueError) as error:  # network, name, gate, disk
+        _log.debug("cannot fetch %s: %s", path, error)
+        return None
 
 
 def reach_hub(path: str, *, file: str | Path | None = None, key: str = "policy.path") -> None:

@@ -14,7 +14,9 @@ from torch import Tensor
 from align.config.policy import PolicyConfig
 from align.errors import ModelError
 from align.model.files.hf_stream import base_model, in_checkpoint, own_tensors
+from align.model.files.hub import fetched
 from align.model.files.load import build_model, resolve_model
+from align.model.files.lora import adapters, fresh_adapter
 from align.model.ranks.boxes import Box, box_of
 from align.model.ranks.shard import local_part
 from align.weights.headers import stored_tensors, weight_files
@@ -24,9 +26,10 @@ Pieces = Mapping[str, Box]
 
 
 def can_load_in_parts(policy: PolicyConfig) -> bool:
-    """Whether the weights lie in a directory, under the names that align writes them under."""
-    source = Path(resolve_model(policy.path))
-    if policy.init == "random" or not source.is_dir():
+    """Whether the weights lie in files under the names that align writes them under; those of a hub model are
+    fetched."""
+    source = fetched(resolve_model(policy.path)) if policy.init == "pretrained" else None
+    if source is None:
         return False
     with init_empty_weights():
         model = build_model(policy, torch.float32)
@@ -35,15 +38,16 @@ def can_load_in_parts(policy: PolicyConfig) -> bool:
 
 
 def load_in_parts(
-    policy: PolicyConfig, dtype: torch.dtype, lay_out: Callable[[Any], None], *, device: str
+    policy: PolicyConfig, dtype: torch.dtype, lay_out: Callable[[Any], Any], *, device: str, seed: int
 ) -> Any:
     """The policy's model, sharded.
 
     Args:
         policy: :func:`can_load_in_parts` says that it can.
         dtype: of the shards.
-        lay_out: shards a model that has no memory yet, in place.
+        lay_out: shards a model that has no memory yet, in place; returns it, or a peft model around it.
         device: ``cpu`` or ``cuda``.
+        seed: of the run; what adapters begin with derives from it.
 
     Raises:
         ModelError: a tensor of the files has another shape than its place in the model.
@@ -52,16 +56,22 @@ def load_in_parts(
         model = build_model(policy, dtype)
     base = base_model(model)
     pieces = {name: pieces_of(base, name, tensor) for name, tensor in own_tensors(base)}
-    lay_out(model)
+    model = lay_out(model)
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     model.to_empty(device=device)
-    saved = model.state_dict().keys()
+    saved = base.state_dict().keys()
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-        held = dict(model.named_parameters())
-        held |= {name: each for name, each in model.named_buffers() if name in saved}
-        _fill(held, pieces, Path(resolve_model(policy.path)))
+        held = {name.replace(".base_layer.", "."): each for name, each in base.named_parameters()}
+        held |= {name: each for name, each in base.named_buffers() if name in saved}
+        source = fetched(resolve_model(policy.path))
+        assert source is not None
+        _fill(held, pieces, source)
+        for name, parameter in adapters(model) if base is not model else ():
+            value = fresh_adapter(name, parameter.shape, seed)
+            own = box_of(parameter)
+            local_part(parameter).copy_(value[own.within(Box((0, 0), tuple(value.shape)))])
     return model
 
 

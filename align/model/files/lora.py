@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from align.config.policy import LoraConfig
 from align.errors import RecipeError
 from align.model.experts.routers import is_moe
+from align.seed import derive_seed
 
 _ATTENTION = re.compile(r"\.(?:\w+_)?att(?:n|ention)\.")
 """Inside a layer's attention: ``self_attn``, ``linear_attn``, ``self_attention``."""
@@ -36,6 +40,39 @@ def add_lora(model: Any, lora: LoraConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, settings, autocast_adapter_dtype=False)
+
+
+def fresh_adapter(name: str, shape: Sequence[int], seed: int) -> Tensor:
+    """What an adapter begins with: A uniform in ±1/√(its inputs), as peft has it, and B zero, so that
+    together they change nothing. Its name and the seed say all, so that a rank can make its part alone.
+
+    Args:
+        name: of the parameter; holds ``lora_A`` or ``lora_B``.
+        shape: [rank, inputs] or [outputs, rank].
+        seed: of the run.
+
+    Returns:
+        fp32, in main memory.
+    """
+    if ".lora_B." in name:
+        return torch.zeros(*shape)
+    bound = 1 / math.sqrt(shape[1])
+    chance = torch.Generator().manual_seed(derive_seed(seed, "adapters", name))
+    return torch.empty(*shape).uniform_(-bound, bound, generator=chance)
+
+
+def adapters(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    """The trained parameters of :func:`add_lora`'s model."""
+    for name, parameter in model.get_base_model().named_parameters():
+        if ".lora_" in name:
+            yield name, parameter
+
+
+def begin_adapters(model: Any, seed: int) -> None:
+    """Give all adapters of a model the values of :func:`fresh_adapter`."""
+    with torch.no_grad():
+        for name, parameter in adapters(model):
+            parameter.copy_(fresh_adapter(name, parameter.shape, seed))
 
 
 def _targets(model: Any, lora: LoraConfig) -> list[str]:

@@ -40,4 +40,4 @@ def test_others_are_refused_with_key_and_remedy(config, size: int, said: str, re
         check_expert_parallel(config, size, file=FILE)
     assert found.value.key == "cluster.expert_parallel"
     assert remedy in found.value.remedy
-    assert found.value.file == FILE
+    assert found.value.file == str(FILE)

@@ -46,6 +46,10 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "half": {"policy": {"dtype": "bfloat16"}, "expert_parallel": 2, "tolerance": 0.02},
         "from files": {"model": "stored", "policy": {"init": "pretrained"}, "expert_parallel": 2},
         "from files, uneven": {"model": "stored, uneven", "policy": {"init": "pretrained"}},
+        "adapters on files": {
+            "model": "stored, uneven",
+            "policy": {"init": "pretrained", "lora": {"rank": 3}},
+        },
     },
     4: {
         "full on four": {},
