@@ -3,6 +3,7 @@
 1. One GRPO update (reference pass included): two ranks of one thread beside one rank of two.
 2. Rollouts: two engines of one thread beside one of two.
 3. Peak resident memory of a rank, the imports that every process has taken off.
+4. A push from two ranks to two engines beside the gathering of the same weights alone.
 
 Both sides take turns in one run, on the same prompts and completions; medians and ratios are printed.
 
@@ -57,6 +58,7 @@ def main() -> None:
         one = replace(both, trainers=both.trainers[:1], engines=both.engines[:1])
         groups = rollouts(recipe, one, two.with_threads(1), prompts, args)
         updates(recipe, one, two.with_threads(1), groups, args)
+        pushes(recipe, two.with_threads(1), args)
 
 
 def recipe_of(args: argparse.Namespace) -> GrpoRecipe:
@@ -131,6 +133,33 @@ def updates(
             speed[name].append(1 / (time.perf_counter() - start))
     show("updates a second", speed)
     show("peak of a rank beyond its imports, GiB", memory)
+
+
+def pushes(recipe: GrpoRecipe, two: Placement, args: argparse.Namespace) -> None:
+    """Print seconds of a push, verified and not, and of gathering what it carries."""
+    policy, rollout = PolicyGroup.start(two, recipe, None), RolloutGroup.start(two, recipe, args.model)
+    sync = WeightSync(policy, rollout, recipe, PROBE)
+    sync.push()
+    seconds: dict[str, list[float]] = {"gather alone": [], "push": []}
+    probed: list[float] = []
+    for _ in range(args.rounds):
+        start = time.perf_counter()
+        wait_all([actor.__ray_call__.remote(gather) for actor in policy.actors], "gather")
+        seconds["gather alone"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        sync._travel()
+        seconds["push"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        sync._compare()
+        probed.append(time.perf_counter() - start)
+    show("seconds", seconds)
+    print(f"its verification by a probe: {statistics.median(probed):.2f} s", flush=True)
+
+
+def gather(actor: Any) -> None:
+    """Gather the policy's weights and drop them."""
+    for _ in actor.policy.weights():
+        pass
 
 
 def imported(actor: Any) -> float:

@@ -35,6 +35,18 @@ def test_packed_rows_once_together_and_within_budget(rows, budget):
         assert fed <= budget or len(batch) == 1
 
 
+@given(st.lists(st.integers(1, 120), max_size=80), st.integers(1, 100))
+def test_each_piece_goes_into_the_first_bin_that_has_room(sizes, budget):
+    room = batching._Room(len(sizes), budget)
+    plain: list[int] = []
+    for size in sizes:
+        fits = [at for at, taken in enumerate(plain) if taken + size <= budget]
+        place = fits[0] if fits else len(plain)
+        plain += [0] * (place == len(plain))
+        plain[place] += size
+        assert room.first(size) == place
+
+
 def test_two_groups_fill_one_batch_and_a_large_one_is_split():
     # 10 + 3·4 = 22 tokens each; the third group, 10 + 2·20 = 50, needs two pieces of 30.
     names = ["a"] * 3 + ["b"] * 3 + ["c"] * 2
