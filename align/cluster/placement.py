@@ -77,10 +77,13 @@ class Placement:
     """One a rollout engine."""
     arrivals: Arrivals | None = None
     """Seats of further engines, where they have devices of their own."""
+    scorers: tuple[Seat, ...] = ()
+    """Devices that reward models have to themselves."""
 
     def scorer(self, number: int) -> Seat:
-        """The seat of a reward model: they go round the trainers' devices."""
-        return self.trainers[number % len(self.trainers)]
+        """The seat of a reward model: they go round their own devices, or else the trainers'."""
+        seats = self.scorers or self.trainers
+        return seats[number % len(seats)]
 
     def with_threads(self, threads: int) -> Placement:
         """The same seats with so many threads each."""
@@ -88,6 +91,7 @@ class Placement:
             self,
             trainers=tuple(replace(each, threads=threads) for each in self.trainers),
             engines=tuple(replace(each, threads=threads) for each in self.engines),
+            scorers=tuple(replace(each, threads=threads) for each in self.scorers),
         )
 
 
@@ -151,19 +155,20 @@ def cluster(config: ClusterConfig, engines: int = 1, tensor_parallel: int = 1) -
         EngineError: no cluster at the address, or the bundles cannot be placed.
     """
     apart = config.placement == "disaggregated"
-    slots = config.processes + engines if apart else max(config.processes, engines)
-    _join(config, slots)
+    shared = config.processes if apart else max(config.processes, engines)
+    count = shared + config.reward_devices
+    _join(config, count + engines if apart else count)
     groups: list[Any] = []
     try:
         device = _device(config)
         _check_tensor_parallel(tensor_parallel, device, apart=apart)
         gpus = float(tensor_parallel) if tensor_parallel > 1 else 0.1
-        count = config.processes if apart else slots
         first = placement_group([_bundle(device, 1)] * count, strategy="PACK")
         groups.append(first)
         _wait_for(first)
         found = by_node(_slots(first, count))
         trainers = found[: config.processes]
+        scorers = _seats(found[shared:], [], config.threads, device, first)  # others wait while they score
         if apart:
             wide = [placement_group([_bundle(device, tensor_parallel)]) for _ in range(engines)]
             groups += wide
@@ -171,13 +176,15 @@ def cluster(config: ClusterConfig, engines: int = 1, tensor_parallel: int = 1) -
             arrivals = Arrivals(wide, device, config.threads, gpus)
             seats = tuple(arrivals.take(trainers, OTHERS_SECONDS) or arrivals.take((), PLACE_SECONDS))
             beside = [seat.slot for seat in seats]
-            yield Placement(device, _seats(trainers, beside, config.threads, device, first), seats, arrivals)
+            ranks = _seats(trainers, beside, config.threads, device, first)
+            yield Placement(device, ranks, seats, arrivals, scorers)
         else:
-            places = [found[i % len(found)] for i in range(engines)]
+            places = [found[i % shared] for i in range(engines)]
             yield Placement(
                 device,
                 _seats(trainers, [], config.threads, device, first),
                 _seats(places, [], config.threads, device, first),
+                scorers=scorers,
             )
     finally:
         for group in groups:

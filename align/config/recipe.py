@@ -162,6 +162,16 @@ class GrpoRecipe(RunRecipe):
         return self
 
     @model_validator(mode="after")
+    def _devices_for_models(self) -> GrpoRecipe:
+        if self.cluster.reward_devices and not any(term.model for term in self.rewards.terms.values()):
+            raise refusal(
+                "no reward term names a model that could use devices of its own",
+                key="cluster.reward_devices",
+                remedy="set it to 0, or leave it out",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _apart_or_in_turns(self) -> GrpoRecipe:
         if self.cluster.placement == "disaggregated" and self.cluster.residency == "scheduled":
             raise refusal(

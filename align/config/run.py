@@ -47,6 +47,9 @@ class ClusterConfig(Section):
     placement: Literal["hybrid", "disaggregated"] = "hybrid"
     """``hybrid``: ranks and engines of ``align grpo`` share devices and take turns. ``disaggregated``: each
     has a device of its own; with ``grpo.schedule: async`` they work at the same time."""
+    reward_devices: int = Field(0, ge=0)
+    """Devices that the reward models of ``align grpo`` have to themselves, going round them; 0: they are on
+    those of the training ranks, and take turns with them."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of a machine for those who compute at the same time; default: all its cores."""
     residency: Literal["auto", "scheduled", "resident"] = "auto"

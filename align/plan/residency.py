@@ -77,7 +77,8 @@ class Household:
         present: set[Part] = {"policy", "optimizer", "engine", "kv_cache"}
         if recipe.grpo.beta > 0 and not recipe.policy.lora:  # else the policy without its adapters
             present.add("reference")
-        if any(term.model for term in recipe.rewards.terms.values()):
+        models = any(term.model for term in recipe.rewards.terms.values())
+        if models and not recipe.cluster.reward_devices:  # else they are elsewhere
             present.add("scorers")
         movable = MOVABLE[device] & present if recipe.scheduled(device) else frozenset()
         return cls(frozenset(present), movable)

@@ -33,6 +33,9 @@ def test_reward_models_go_round_the_trainers() -> None:
     placement = Placement("cpu", seats, ())
     assert [placement.scorer(number).slot.bundle for number in range(3)] == [0, 1, 0]
     assert [seat.threads for seat in placement.with_threads(1).trainers] == [1, 1]
+    own = Placement("cpu", seats, (), None, (Seat("cpu", slot(7, "b"), 4, None),))
+    assert [own.scorer(number).slot.bundle for number in range(2)] == [7, 7]
+    assert [seat.threads for seat in own.with_threads(1).scorers] == [1]
 
 
 def test_an_engine_of_several_gpus_does_not_share_a_rank_s() -> None:

@@ -358,6 +358,7 @@ def test_check_accepts_a_tree_without_a_file() -> None:
     [
         ("policy.lora={dropout: 0.1}", "policy.lora.dropout", "random"),
         ("cluster={processes: 4, expert_parallel: 3}", "cluster.expert_parallel", "3 of 4 ranks"),
+        ("cluster={reward_devices: 1}", "cluster.reward_devices", "no reward term names a model"),
     ],
 )
 def test_what_grpo_cannot_follow_is_refused_there_alone(

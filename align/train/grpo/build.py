@@ -101,7 +101,7 @@ def start_job(
     placement = stack.enter_context(
         cluster(recipe.cluster, recipe.rollout.engines, recipe.rollout.tensor_parallel)
     )
-    resident = not recipe.scheduled(placement.device)
+    resident = not recipe.scheduled(placement.device) or recipe.cluster.reward_devices > 0
     scorers = start_scorers(placement, recipe.rewards, resident=resident, file=file)
     rewards = RewardPool(
         recipe.rewards,
