@@ -46,7 +46,7 @@ class Packed(Sequence[N]):
 
     def __eq__(self, other: object) -> bool:
         other = other.array.tolist() if isinstance(other, Packed) else other
-        return isinstance(other, list) and self.array.tolist() == other
+        return self.array.tolist() == other if isinstance(other, list) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # as a list
 

@@ -36,6 +36,8 @@ def test_rows_arrive_in_one_array_and_read_like_lists() -> None:
     assert json.dumps(list(first)) == "[1, 2, 3]"
     assert torch.tensor(list(first)).tolist() == np.array(first).tolist() == [1, 2, 3]
     assert repr(first) == "[1, 2, 3]"
+    assert first == pytest.approx([1, 2, 3 + 1e-9])  # others say themselves whether they equal it
+    assert first != (1, 2, 3)
     with pytest.raises(TypeError):
         hash(first)
     assert sent(first) == [1, 2, 3]

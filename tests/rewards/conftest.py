@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,6 +18,14 @@ Score = Callable[..., float | None]
 @lru_cache
 def resolved(spec: str, args: tuple[tuple[str, Any], ...]) -> RewardFunction:
     return resolve(spec, dict(args))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_heap() -> None:
+    """What other tests left is collected no more: rewards are limited in processor time, which a search of
+    millions of objects is a part of."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,11 @@ def logits(model):
         return model(input_ids=IDS).logits
 
 
+def same(one, other):
+    """Both compute the same, but for what a kernel rounds otherwise where its operands lie otherwise."""
+    torch.testing.assert_close(logits(one), logits(other), rtol=0, atol=1e-6)
+
+
 def test_saved_and_loaded_it_computes_the_same(every_family, family, vocabulary, tmp_path):
     model = family(every_family)
     save_model(model, vocabulary(96), tmp_path)
@@ -28,9 +33,9 @@ def test_saved_and_loaded_it_computes_the_same(every_family, family, vocabulary,
     check_model(policy)
     check_model(policy.model_copy(update={"init": "random"}))
     again = load_model(policy, seed=1)
-    assert torch.equal(logits(again), logits(model))
+    same(again, model)
     assert {name for name, _ in hf_stream(again)} == {name for name, _ in hf_stream(model)}
-    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
+    same(AutoModelForCausalLM.from_pretrained(tmp_path), model)
 
 
 def test_names_are_those_that_transformers_writes(every_family, family, tmp_path):
@@ -61,7 +66,7 @@ def test_a_reward_model_comes_back_with_its_head(name, family, vocabulary, tmp_p
     save_model(model, vocabulary(96), tmp_path / "reward")
     again = policy.model_copy(update={"path": str(tmp_path / "reward")})
     check_model(again, score=True)
-    assert torch.equal(logits(load_score_model(again, seed=1, pad=2).eval()), logits(model))
+    same(load_score_model(again, seed=1, pad=2).eval(), model)
 
 
 def test_names_of_a_mixtral_are_its_own(family):

@@ -26,7 +26,7 @@ def recipe(case: dict[str, Any], policy: str) -> Any:
             "data": {"path": "none"},
             "rewards": {"terms": {"none": {"function": "none"}}},
             "grpo": grpo,
-            "optim": {"lr": 1e-2, "warmup_steps": 0, "grad_clip": 0.05},
+            "optim": {"lr": 1e-3, "warmup_steps": 0, "grad_clip": 0.05},
         }
     )
 

@@ -24,7 +24,7 @@ from align.model.ranks.layout import Ranks
 HERE = Path(__file__).parent
 SAME = 1e-5
 """Of gradients and logarithms, relative to the largest value of each tensor."""
-AFTER_THREE = 1e-4
+AFTER_THREE = 1e-5
 """Of weights after three updates, which Adam's division by small moments spreads."""
 
 CASES: dict[int, dict[str, dict[str, Any]]] = {
