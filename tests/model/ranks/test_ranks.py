@@ -24,8 +24,8 @@ from align.model.ranks.layout import Ranks
 HERE = Path(__file__).parent
 SAME = 1e-5
 """Of gradients and logarithms, relative to the largest value of each tensor."""
-AFTER_THREE = 1e-5
-"""Of weights after three updates, which Adam's division by small moments spreads."""
+AFTER_THREE = 2e-5
+"""Of weights after three updates: mostly below 6e-6, but Adam makes full steps of what rounding leaves."""
 
 CASES: dict[int, dict[str, dict[str, Any]]] = {
     2: {
