@@ -57,7 +57,7 @@ _WRONG = (
     r"(?:\bthat|\bthis|\bit|\bwhich|\bthey|\bhe|\bshe)(?:['’]s|\s+(?:is|was|are|were|would be|"
     r"turns out to be|"
     r"seems))\s+(?:\w+ly\s+)?(?:wrong|incorrect|false|mistaken|an? (?:error|mistake)|impossible|"
-    r"not (?:right|correct|true|so|it|possible))|是(?:错误?的|不对的)|(?:这|那)(?:是)?(?:不对|错)"
+    r"not (?:right|correct|true|so|it|possible))|是(?:错误?的|不对的)|(?:这|那|[。，,]\s*)(?:是)?(?:不对|错)"
 )
 _TAKEN_BACK = re.compile(
     # "I don't think the answer is 6", "the wrong answer is 6"
@@ -65,7 +65,7 @@ _TAKEN_BACK = re.compile(
     rf"choice)|答案|选项)\s*(?:is|was|are|would be|[是为])[^\n。；]{{0,300}}?"
     r"(?=[.。；](?:\s|$)|\n|$|,\s*(?:it|the|so)\b|[,，]\s*而是|;)|"
     # "Some say the answer is 6, but that is wrong", "The answer is 6. Wait, that is wrong"
-    rf"(?:(?<![^.\n。；])[^.\n。；]{{0,300}}?)?(?:\b(?:answer|option|choice)|答案|选项)[^\n。；]{{0,120}}?(?:{_WRONG})[^.\n。；]{{0,300}}",
+    rf"(?:(?<![^.\n。；])[^.\n。；]{{0,300}}?)?(?:\b(?:answer|option|choice)|答案|选项)[^\n。；]{{0,120}}?(?:{_WRONG})[^.,，\n。；]{{0,300}}",
     re.IGNORECASE,
 )
 _DENIED_BOX = re.compile(
@@ -75,8 +75,15 @@ _DENIED_BOX = re.compile(
     r"not (?:the|right|correct))",
     re.IGNORECASE,
 )
+_WRONG_NUMBER = re.compile(
+    r"(?<![\d.,])\d[\d.,]{0,30}[^\s\d]{0,10}\s{0,3}"
+    r"(?:(?:is|was|are|would be|must be|seems)\s{1,3}(?:\w{1,12}ly\s)?"
+    r"(?:wrong|incorrect|false|not (?:right|correct|it|the))|(?:是)?(?:不对|错))[^.,;，\n。；]*",
+    re.IGNORECASE,
+)
 _CORRECTED = re.compile(
-    r"(?:\b(?:but|no|wait|sorry|oops)\b,?\s*(?:\b(?:no|wait|actually|in fact|really|rather|I mean)\b,?\s*)*"
+    r"(?:,\s*no,?(?=\s+\$?\d)|"
+    r"\b(?:but|no|wait|sorry|oops)\b,?\s*(?:\b(?:no|wait|actually|in fact|really|rather|I mean)\b,?\s*)*"
     r"(?:it|that|this|the answer)(?:['’]s|\s+(?:is|should be|must be|equals))|\b(?:but|or) rather|\bI mean|"
     r"\b(?:but|no|wait),? actually(?: it is| it['’]s)?|不对?[，,]?\s*(?:应该?|其实|实际上?)是)\s+(?=\S*\d)",
     re.IGNORECASE,
@@ -93,6 +100,7 @@ def undenied(text: str) -> str:
         f"{_DENIAL}|{_WRONG}", text, re.IGNORECASE
     ):
         text = text[:-_LAST] + _TAKEN_BACK.sub(" ", text[-_LAST:])
+    text = text[:-_LAST] + _WRONG_NUMBER.sub(" ", text[-_LAST:])
     return _DENIED_BOX.sub(" ", text) if "boxed" in text else text
 
 
@@ -105,6 +113,25 @@ def qualified(phrase: str) -> bool:
     """Whether a phrase says something else of its number: a choice, a range, a bound, an operation."""
     phrase = _NEGATED.split(phrase, maxsplit=1)[0]
     return bool(_BEFORE.search(phrase) or _AFTER.search(phrase) or _JOINED.search(phrase))
+
+
+def at_equals(text: str) -> tuple[str, str]:
+    """A text on both sides of its last equals sign that is in no bracket and no index: P(X=3) has none."""
+    if "=" not in text:
+        return "", text
+    depth, last = 0, -1
+    for at, sign in enumerate(text):
+        if sign in "([{":
+            depth += 1
+        elif sign in ")]}":
+            depth = max(0, depth - 1)
+        elif sign == "=" and not depth:
+            last = at
+    if last < 0:
+        inner = text.strip(" $")
+        wrapped = len(inner) > 1 and inner[0] == "(" and inner[-1] == ")"
+        return at_equals(inner[1:-1]) if wrapped else ("", text)
+    return text[:last], text[last + 1 :]
 
 
 def parts(text: str) -> list[str]:

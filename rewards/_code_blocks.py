@@ -15,6 +15,7 @@ _OPEN = re.compile(
 )
 # "Here it is: ```python", which Markdown does not allow
 _LATE = re.compile(r"^(?P<text>[^`\n]+)(?P<fence>`{3,})(?P<info>py(?:thon)?3?)[ \t]*$", re.IGNORECASE)
+_TAGS = re.compile(r"</?answer>")
 _AFTER = re.compile(r"</\w+>\s*$")
 _SPAN = re.compile(r"(`{1,3})(?:python\b)?([^`\n]+)\1(?!`)")
 _PYTHON = re.compile(r"\{?\.?(?:py|py3|python[\d.]*|ipython\d?|sage)?\}?", re.IGNORECASE)
@@ -56,6 +57,7 @@ def blocks_of(answer: str) -> list[Block]:
     answer = _plain(answer)
     fenced = list(_fenced(answer))
     if not fenced:
+        answer = _TAGS.sub("\n", answer)
         return list(_unfenced(answer)) or list(_spans(answer))
     blocks = [(info, _block(text, closed=closed)) for info, text, closed in fenced]
     python = [

@@ -27,10 +27,15 @@ _SIGNALS = re.compile(
     r"\s+(?:here|would|should|must|therefore|then))?\s*(?:is|are|=|equals|be)(?![A-Za-z])"
     r"\s*(?:therefore|thus|simply|then|just)?\s*[:：]?[ \t*_]*|"
     r"答案\s*(?:应该|应|就)?\s*(?:是|为|等于|[:：])\s*[:：]?|"
+    r"\b(?:actually|wait|no|sorry|oops|correction|rather)\b,?(?:\s+\w+){0,4}?\s+"
+    r"(?:it|that|this)(?:['’]s|\s+(?:is|should be|must be|equals))"
+    r"(?: actually)?\s+(?=\S*\d)|"
     r"答案\s*(?=不是|并非)|(?:^|。)[ \t]*答[ \t]*[:：]",
     re.IGNORECASE | re.MULTILINE,
 )
-_ANCHOR = re.compile(r"[Aa]nswer|ANSWER|答|A:")  # every signal has one; the search for them is quick
+_ANCHOR = re.compile(
+    r"[Aa]nswer|ANSWER|答|A:|[Aa]ctually"
+)  # every signal has one; the search for them is quick
 _STRONG = re.compile(r"final|^[\s>*#_]*(?:the\s+)?answers?\b[\s*_]*[:：]|答", re.IGNORECASE)
 _STOP = re.compile(r"(?<!\bapprox)\.(?=\s|\*|$)|。|；|\n|\s*\(?\bI hope\b|<\|")
 _DISPLAYED = re.compile(r"\s*(?:\\\[(.+?)\\\]|\$\$(.+?)\$\$)", re.DOTALL)
@@ -143,6 +148,8 @@ def _statement(rest: str) -> str | None:
         line = other[1] if len(other) > 1 else ""
     line = _QUOTES.sub("", line[: _outside(ASIDE, line, formulas)].strip(" *_")).strip(" *_")
     tail = LAST_WORD.split(line)[-1]
+    if line.endswith("!") and not formulas:  # an exclamation
+        line, tail = line.rstrip("!"), tail.rstrip("!")
     return (tail if re.search(r"\d|\\[A-Za-z]|\$", tail) else line) or None
 
 

@@ -63,6 +63,9 @@ _DIRECTED = re.compile(
 _CAPITAL = re.compile(r"\\(?:Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega)(?![a-z])")
 _SMALL = re.compile(r"\\(?:gamma|delta|theta|lambda|xi|sigma|phi|psi|omega)(?![a-z])")
 _WORD = re.compile(r"[A-Za-z]{3,}")
+_ANGLE = re.compile(
+    r"\\?(?<![A-Za-z])(sin|cos|tan|cot|sec|csc)\s*\(?\{?\s*(\d+(?:\.\d+)?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|°)\s*[)}]?"
+)
 _BINOMIAL = re.compile(r"binom.{0,20}\d{6}")  # worked out while it is read, where no alarm reaches
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every odd answer, in full
@@ -119,6 +122,7 @@ def _directions(text: str) -> list[str]:
 
 def latex(text: str) -> str:
     """An answer as LaTeX for math-verify: without delimiters and units, with signs and names in full."""
+    text = _ANGLE.sub(r"\\\1(\\frac{\2 \\pi}{180})", text) if "circ" in text or "°" in text else text
     text = re.sub(r"\$|(?<!\\)\\[()\[\]]|\\text\s*\{\s*\}", " ", tidy(text)).strip(" ;").rstrip(" .;")
     text = _SIGN.sub(lambda found: _SIGNS[found[0]], text) if not text.isascii() else text
     text = _ROOT.sub(lambda found: f"\\sqrt{{{found[1] or found[2] or found[3] or ''}}}", text)

@@ -45,6 +45,19 @@ _REPEATING = re.compile(
     r"(\d*)\.(\d*)(?:\\(?:overline|bar|overbar|overset\{\\frown\})\s*(?:\{\s*(\d+)\s*\}|(\d))|"
     r"((?:\\dot\s*(?:\{\d\}|\d)\d*){1,2})|\((\d+)\)(?=$|\s|\$))"
 )
+_WORDED = re.compile(
+    r"(?<![_^{])\\(?:text|mathrm|mbox|textbf|mathbf)\s*\{\s*"
+    r"((?:about |around |exactly |approximately )?[-$€£¥]?\d[^{}]*)\}"
+)  # \text{12 apples}
+_RANK = re.compile(
+    r"(?<=\d)\s*\^\s*(?:\{\s*)?(?:\\(?:text|mathrm|rm)\s*\{\s*)?(?:st|nd|rd|th)\s*\}{0,2}"
+)  # 5^{th}
+_ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")
+_AND_PART = re.compile(
+    r"(.*\S)\s+and\s+((?:an?|one|two|three|four)\s+"
+    r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|eighths?|tenths?))",
+    re.IGNORECASE,
+)
 _RAISED = re.compile(r"(?<=[A-Za-z\d)}])[⁺⁻]?[⁰¹²³⁴-⁹]+")
 _LOWERED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
 
@@ -115,11 +128,15 @@ def tidy(text: str) -> str:
         text = re.sub(r"\\(?:left|right|displaystyle|[bB]ig[lr]?)(?![A-Za-z])\s*", "", text)
         text = re.sub(r"\\(?:[dtcsx]|nice|flat)?frac(?![A-Za-z])\s*", r"\\frac", text)
         text = re.sub(r"\\frac(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
+        text = text.replace("\\langle", "(").replace("\\rangle", ")")
+        text = _WORDED.sub(r" \1 ", text)
+    text = _RANK.sub("", text) if "^" in text else text
+    text = re.sub(r"(\d+)又(\d+/\d+)", r"\1 \2", text) if "又" in text else text
     text = re.sub(r"(?<=\d)\s*\{\s*,\s*\}\s*(?=\d{3}(?!\d))", "", text) if "{" in text else text
     if "." in text:
         text = _REPEATING.sub(_repeated, text)
     text = re.sub(r"\*\*(?![\d({\w-])|(?<![\d)}\w])\*\*|__|`", "", text)
-    return text.replace("~", " ").strip()
+    return _ORDINAL.sub("", text).replace("~", " ").strip()
 
 
 def plain(text: str) -> Plain | None:
@@ -183,6 +200,9 @@ def _ratio(top: str, bottom: str) -> Fraction | None:
 
 def _words(text: str) -> Plain | None:
     """A number in words or Chinese numerals, with its unit."""
+    if mixed := _AND_PART.fullmatch(text):  # one and a half
+        whole, part = in_words(mixed[1]), in_words(mixed[2])
+        return Plain(whole[0] + part[0]) if whole and part and not whole[1] and not part[1] else None
     chinese = None if text.isascii() else in_chinese(text)
     if chinese:
         value, percent, rest = chinese

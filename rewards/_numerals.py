@@ -31,6 +31,10 @@ _PARTS |= {"sixth": 6, "eighth": 8, "ninth": 9, "tenth": 10}
 _PHRASE = re.compile(r"[A-Za-z ,.-]+")
 _FIRST = re.compile("|".join(["a", "half", *_CARDINALS]), re.IGNORECASE)
 
+_FORMAL = str.maketrans("壹贰叁肆伍陆柒捌玖拾佰仟兩萬億", "一二三四五六七八九十百千两万亿") | {
+    ord("廿"): "二十",
+    ord("卅"): "三十",
+}
 _HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _TENFOLD = {"十": 10, "百": 100, "千": 1000}
 _HAN = "".join([*_HAN_DIGITS, *_TENFOLD, "万亿"])
@@ -70,6 +74,7 @@ def in_chinese(text: str) -> tuple[Fraction, bool, str] | None:
     """The number that a Chinese numeral is, whether it is a percentage, and what follows it; else None."""
     if text == "一半":
         return Fraction(1, 2), False, ""
+    text = text.translate(_FORMAL)
     found = _HAN_NUMBER.fullmatch(text.replace(" ", ""))
     if found is None or not re.search(rf"[{_HAN}]", found[0]):
         return None
@@ -78,6 +83,14 @@ def in_chinese(text: str) -> tuple[Fraction, bool, str] | None:
         bottom, mixed = _han(found["bottom"]), _han(found["mixed"] or "零")
         value = mixed + value / bottom if bottom and mixed is not None else None
     return None if value is None else (value, bool(found["percent"]), found["rest"])
+
+
+def last_chinese(text: str) -> str | None:
+    """The last numeral of a Chinese phrase with what is counted ("还剩八本书"), if the phrase ends there."""
+    found = list(re.finditer(rf"(?<!星期)(?<![周第])(?<!礼拜)[{_HAN}]+", text.translate(_FORMAL)))
+    if not found or len(text) - found[-1].end() > 6:
+        return None
+    return text.translate(_FORMAL)[found[-1].start() :]
 
 
 def _han(text: str) -> Fraction | None:

@@ -14,7 +14,9 @@ ASIDE = re.compile(
     r",\s+(?=(?!and\b|or\b|where\b|maybe\b|perhaps\b|possibly\b|probably\b)[A-Za-z]{2,})|"
     r"，(?=[^\d\\$])|\s+(?:because|since|which|as we)\b"
 )
-LAST_WORD = re.compile(r"\b(?:is|are|equals?|be|was|get|gives?|obtain)\b(?!\s+not)[:\s]+|[是为]\s*[:：]?\s*")
+LAST_WORD = re.compile(
+    r"\b(?:is|are|(?<!or )equals?|be|was|get|gives?|obtain)\b(?!\s+not)[:\s]+|[是为]\s*[:：]?\s*"
+)
 
 _NUMBER = re.compile(
     rf"(?:(?:(?<![\w.)\]}}])[-−]|\b(?:minus|negative)\s+|负)\s*)?(?<![\d.])(?:[$€£¥]\s*)?(?<![A-Za-z_^\d.])"
@@ -26,6 +28,8 @@ _CHOICE = re.compile(rf"-?(?:{NUMBER})\s*(?:or|或|或者)\s*\S*$")
 _DENIED = re.compile(
     r"(?:\b(?:not|never|neither|nor|cannot|rather than|instead of|except|anything but|other than|"
     r"no (?:\w+ )?solutions?)|"
+    r"(?:\bif|\bsuppose|\bassum(?:e|ing)|\bdoubt)(?: that)? "
+    r"(?:it|that|this|the (?:answer|value|result))(?: (?:were|was|is)|['’]s)|"
     r"n['’]t|≠|不是|不等于|不会是|不可能是)\s*"
     r"(?:(?:be|equals?|equal|the|to|possibly|actually|for|if|when|where|at|with|quite|"
     r"\$?[A-Za-z] ?=)\s*)*\$*$",

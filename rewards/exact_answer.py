@@ -8,17 +8,19 @@ math-verify, which knows LaTeX and symbolic equality (``_mathematics``).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from align.reward import Sample, reward
 
-from ._claims import parts, qualified
+from ._claims import at_equals, parts, qualified
 from ._final_answer import STEPS, marked
 from ._mathematics import LONGEST, NEAR, equivalent
 from ._numbers import NUMBER, Plain, narrow, plain, tidy
-from ._numerals import SCALE
+from ._numerals import SCALE, last_chinese
+from ._quantities import same_amount
 from ._units import clash
 
 Extract = Literal["auto", "boxed", "hash", "answer", "formula", "number"]
@@ -42,6 +44,11 @@ _BLANKS = re.compile(
     r"\\left|\\right|(?<=\\)[dt](?=frac)"
 )
 _NOTHING = re.compile(r"(?:there(?:is|are|exists?)|ithas|wehave|has)?nosolutions?", re.IGNORECASE)
+_BOUND = re.compile(r"[<>≤≥]|\\(?:le|ge|leq|geq|lt|gt)(?![a-z])")
+_OPTION = re.compile(
+    r"(?:\\(?:textbf|text|mathrm|mathbf)\s*\{\s*)?\(\s*(?:\\text\s*\{)?([A-J])\}?\s*\)\s*\}?"
+    r"(?:\\[ ,;]|\\quad|[\s:.])\s*(\S.*)"
+)  # (A) 5
 _PAIR = re.compile(r"[\s$]*\d,\d[\s$]*")
 _BRACED = re.compile(r"([_^]|mod)\{(\w)\}")
 
@@ -52,8 +59,34 @@ def exact_answer(sample: Sample, extract: Extract = "auto") -> float | None:
     truth = sample["answer"]
     if truth is None:
         return None
-    wanted, found = _stated(str(truth)), STEPS[extract](sample.completion)
-    return float(found is not None and (same(wanted, found) or _says_only(sample.completion, wanted)))
+    found = STEPS[extract](sample.completion)
+    if found is None:
+        return 0.0
+    wanted = [_stated(each) for each in references(truth)]
+    return float(any(same(each, found) or _says_only(sample.completion, each) for each in wanted))
+
+
+def references(truth: Any) -> list[str]:
+    """The references of a row: of a list each counts, and of a mapping the one under a usual name.
+
+    Raises:
+        ValueError: a mapping names none, or a list is empty.
+    """
+    if isinstance(truth, Mapping):
+        names = [name for name in _USUAL if truth.get(name) is not None]
+        if not names:
+            raise ValueError(
+                f"the column 'answer' is a mapping without {' or '.join(_USUAL)}; map one text to it"
+            )
+        return references(truth[names[0]])
+    if isinstance(truth, Sequence) and not isinstance(truth, str):
+        if not truth:
+            raise ValueError("the column 'answer' is an empty list; map the final answer to it")
+        return [each for one in truth for each in references(one)]
+    return [str(truth)]
+
+
+_USUAL = ("answer", "final_answer", "ground_truth", "target", "value", "solution")
 
 
 def _says_only(text: str, truth: str) -> bool:
@@ -79,7 +112,15 @@ _read = lru_cache(maxsize=4096)(plain)
 
 def same(truth: str, found: str) -> bool:
     """Whether two answers are equal: as text, as numbers, or as mathematics."""
+    amounts = same_amount(truth, found)
+    if amounts is not None:
+        return amounts
+    option = _OPTION.fullmatch(found) if not _OPTION.fullmatch(truth) else None
+    if option:  # (A) 5
+        return truth == option[1] or (not re.fullmatch(r"[A-J]", truth) and same(truth, option[2]))
     wanted = _read(truth)
+    if wanted and _BOUND.search(found):
+        return False
     if wanted and not (found.isdigit() and found.isascii()) and _several(found):
         return False
     if len(found) > LONGEST:  # only a long sentence can be right: the number that it starts with
@@ -101,15 +142,17 @@ def same(truth: str, found: str) -> bool:
 
 def _several(text: str) -> bool:
     """Whether a text states more than a number: several values, a false equation, "half of 10"."""
+    if plain(text):
+        return False
     text = narrow(text)
-    left, _, right = text.rpartition("=")
+    left, right = at_equals(text)
     count = _COUNT.match(right)
     if qualified(right[: count.end("number") + 60] if count else right[:LONGEST]):
         return True
     if not left:
         return False
     pieces = parts(text[:LONGEST])
-    values = [plain(piece.rpartition("=")[2]) for piece in pieces]
+    values = [plain(at_equals(piece)[1]) for piece in pieces]
     stated = {
         read.value if read else None
         for piece, read in zip(pieces, values, strict=True)
@@ -135,11 +178,12 @@ def _differ(one: Plain, other: Plain) -> bool:
 
 def _counted(text: str) -> Plain | None:
     """The number that a phrase or a calculation comes to: "18 dollars a day", "9 + 9 = 18"."""
-    left, _, right = tidy(text).rpartition("=")
+    left, right = at_equals(tidy(text))
     if right.strip(" $.") == "0" and _COMPOSITE.search(left):
         return None
     count = _COUNT.match(right)
-    return plain(right) or (plain(count["number"]) if count else None)
+    chinese = None if count or right.isascii() else last_chinese(right)
+    return plain(right) or (plain(count["number"]) if count else plain(chinese) if chinese else None)
 
 
 def _same_number(wanted: Plain, given: Plain) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from align.reward import Sample, reward
 
 from ._boxes import of_one_list
+from ._choices import apart, by_text, option_texts, right_letters
 from ._claims import undenied
 from ._denied_letters import accepted
 from ._final_answer import spoken
@@ -36,12 +37,13 @@ _LETTER = (
     r"(?<![AI]) | (?:because|since|as|is|for|or|and|with|option|based|given)\b)"
 )
 _SIGNAL = re.compile(
-    r"(?:\b(?:answer|option|choice|letter|selection) ?(?:\([^()\n]{1,20}\) ?)?"
+    r"(?:\b(?:answer|option|choice|letter|selection)s? ?(?:\([^()\n]{1,20}\) ?)?"
     r"(?:is|are|was|(?:would|should|must|will) be|[:=])|"
     r"\b(?:i|we)(?:['’]d|['’]ll| would| will| must)? (?:choose|chose|pick|select|go with)|"
+    r"\b(?:wait|actually|sorry|rather|correction),? (?:(?:actually|no|it['’]s|it is|that['’]s),? ?)*|"
     r"(?<!in)(?:\bcorrect|\bright|\bbest) (?:one|statement) (?:is|:)|"
     r"(?:答案|选项)】? ?(?:应该|应当)?(?:是|为|选|:)|答案】|(?<!不)正确的?(?:一?[项个])?(?:是|为|:)|选(?:择|"
-    r"项)?)"
+    r"项)?|(?:认为|觉得)(?:应该)?(?:是|选))"
     r"[:\s]*(?:(?:clearly|most likely|probably|definitely|therefore|simply|either|both) )?"
     r"(?:(?:the )?(?:correct )?(?:option|choice|answer|letter):? ?)?" + _LETTER,
     re.IGNORECASE,
@@ -58,7 +60,8 @@ _PRAISED = re.compile(
     r"(?:is|are) (?:(?:both|clearly|definitely|indeed|therefore|thus|the|a|most|only|my|final) )*"
     r"(?:correct|right|best|answers?)\b(?! (?:about|that|to|in|triangle|angle))|"
     r"(?:选?项)?(?:都|均)?(?:是|为)?(?:正确|对(?=[的。,]|$)|答案))|"
-    r"(?:\b[Tt]hus|\b[Ss]o|\b[Hh]ence|\b[Tt]herefore|\b[Ii]t is|\b[Ii]t['’]s|所以|因此|故),? ?"
+    r"(?:\b[Tt]hus|\b[Ss]o|\b[Hh]ence|\b[Tt]herefore|\b[Ii]t is|\b[Ii]t['’]s|"
+    r"^[Dd]efinitely|^[Cc]ertainly|^[Pp]robably|所以|因此|故),? ?"
     r"\(?([A-Z])\)?(?=[.!。]*(?:\s|$))(?!\.? [a-z])|"
     r"^([A-Z])(?=, (?:because|since|as)\b)",
     re.MULTILINE,
@@ -67,7 +70,7 @@ _ALONE = re.compile(r"[\"'(\[{<]*([A-Za-z])[.\"')\]}>]*")
 _MARKED = re.compile(
     r"^[ >#-]*(?:\(?([A-Z])(?:[.):、](?=\s|$|[\u4e00-\u9fff])| [–—-] (?![A-Z\d]\b))|([A-Z])$)|"
     r"(?<![A-Za-z])\(([A-Z])\)(?! ?[=+*^<\\])|"
-    r"\b(?:[Oo]ption|[Cc]hoice|选项) ?\(?([A-Z])(?!\w)",
+    r"\b(?:[Oo]ption|[Cc]hoice|选项) ?(?:\(?([A-Z])(?!\w)|\(([a-z])\))",
     re.MULTILINE,
 )
 
@@ -78,11 +81,13 @@ def multiple_choice(sample: Sample) -> float | None:
     truth = sample["answer"]
     if truth is None:
         return None
-    letter = _ALONE.fullmatch(str(truth).strip())
-    if letter is None:
-        raise ValueError(f"column 'answer' holds {truth!r}, which is not one letter")
-    text = "\n".join(message["content"] for message in sample.prompt if message["role"] == "user")
-    return float(chosen(sample.completion, options(text)) == letter[1].upper())
+    texts = option_texts(sample.columns.get("choices"))
+    wanted = right_letters(truth, texts)
+    asked = "\n".join(message["content"] for message in sample.prompt if message["role"] == "user")
+    allowed = "".join(texts) or options(asked)
+    if len(wanted) > 1:
+        return float(named(apart(sample.completion), allowed) == wanted)
+    return float((chosen(sample.completion, allowed) or by_text(spoken(sample.completion), texts)) in wanted)
 
 
 def options(prompt: str) -> str:
@@ -95,14 +100,20 @@ def options(prompt: str) -> str:
 
 def chosen(text: str, allowed: str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ") -> str | None:
     """The one letter that a text chooses; None where it names none, or several at the deciding place."""
+    letters = named(text, allowed)
+    return letters.pop() if len(letters) == 1 else None
+
+
+def named(text: str, allowed: str) -> set[str]:
+    """The letters that a text names at the place that decides."""
     text = _plain(text)
     (box, boxed), (phrase, signalled) = _boxed(text), _signalled(text)
     first = (boxed, signalled) if box > phrase else (signalled, boxed)
     for place in (*first, _last_line(text), _found(_PRAISED, text), _found(_MARKED, text)):
         letters = {letter.upper() for letter in place} & set(allowed)
         if letters:
-            return letters.pop() if len(letters) == 1 else None
-    return None
+            return letters
+    return set()
 
 
 def _plain(text: str) -> str:
@@ -118,8 +129,7 @@ def _boxed(text: str) -> tuple[int, Iterable[str]]:
     if not boxes or not boxes[-1][2]:
         return -1, ()
     start, letters = boxes[-1].start(), _in_box(boxes[-1][1].strip())
-    second = _SECOND.match(text, boxes[-1].end()) if letters else None
-    letters += second.groups() if second else ()
+    letters += _further(text, boxes[-1].end()) if letters else []
     later = boxes[-1]
     for box in reversed(boxes[-10:-1]):  # boxes of one list count together
         if not letters or not of_one_list(text[box.end() : later.start()]):
@@ -145,13 +155,26 @@ def _signalled(text: str) -> tuple[int, Iterable[str]]:
     found = list(_SIGNAL.finditer(text))
     if not found:
         return -1, ()
-    second = _SECOND.match(text, found[-1].end("letter"))
-    return found[-1].start(), [found[-1]["letter"], *(second.groups() if second else ())]
+    return found[-1].start(), [found[-1]["letter"], *_further(text, found[-1].end("letter"))]
+
+
+def _further(text: str, at: int) -> list[str]:
+    """The letters that follow a letter: "A, C and D"."""
+    found = []
+    while second := _SECOND.match(text, at):
+        found.append(second[1])
+        at = second.end()
+    return found
 
 
 def _last_line(text: str) -> Iterable[str]:
-    alone = _ALONE.fullmatch(text.rpartition("\n")[2].strip())
-    return [alone[1]] if alone else ()
+    line = text.rpartition("\n")[2].strip()
+    alone = _ALONE.match(line)
+    if alone is None:
+        return ()
+    more = _further(line, alone.end())
+    rest = line[alone.end() :] if not more else line[line.rfind(more[-1]) + 1 :]
+    return [] if rest.strip(" .)") else [alone[1], *more]
 
 
 def _found(pattern: re.Pattern[str], text: str) -> Iterable[str]:

@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,8 +156,61 @@ def test_letters_of_the_prompt_bound_the_choice(score: Score) -> None:
 def test_column(score: Score) -> None:
     assert score("multiple_choice", "B", answer=None) is None
     assert score("multiple_choice", "B", answer="(b)") == 1.0
-    with pytest.raises(ValueError, match="not one letter"):
+    with pytest.raises(ValueError, match="is no letter"):
         score("multiple_choice", "B", answer="Nauru")
+
+
+@pytest.mark.parametrize(
+    ("text", "truth"),
+    [
+        ("A and C", "AC"),
+        ("ACD", "ACD"),
+        ("A, C, D", "ACD"),
+        ("答案：B、D", "BD"),
+        ("The answers are A and C.", "A, C"),
+        ("答案：ABD", ["A", "B", "D"]),
+        ("C and A", "A and C"),
+        ("\\boxed{A, C}", "AC"),
+    ],
+)
+def test_several_letters_are_right_together(score: Score, text: str, truth: Any) -> None:
+    assert score("multiple_choice", text, answer=truth) == 1.0
+    assert score("multiple_choice", "The answer is A", answer=truth) == 0.0
+    assert score("multiple_choice", text + ", E", answer=truth) == 0.0
+
+
+PETS = ["dog", "cat", "fish", "bird"]
+LETTERED = dict(zip("ABCD", PETS, strict=True))
+
+
+@pytest.mark.parametrize("choices", [PETS, LETTERED, {"text": PETS, "label": list("ABCD")}])
+@pytest.mark.parametrize("truth", ["cat", "B", "b"])
+def test_a_row_may_name_the_text_of_an_option(score: Score, choices: Any, truth: str) -> None:
+    for text in ("The answer is B", "cat", "The answer is cat.", "(B) cat", "B. Cat"):
+        assert score("multiple_choice", text, answer=truth, choices=choices) == 1.0, text
+    for text in ("The answer is A", "dog", "A cat may be a dog", "The answer is E"):
+        assert score("multiple_choice", text, answer=truth, choices=choices) == 0.0, text
+
+
+def test_a_row_may_name_the_place_of_an_option(score: Score) -> None:
+    assert score("multiple_choice", "The answer is B", answer=1, choices=PETS) == 1.0
+    with pytest.raises(ValueError, match="holds 4"):
+        score("multiple_choice", "B", answer=4, choices=PETS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A. Wait, actually B.",
+        "The answer is A. Wait, actually it's B.",
+        "Option (b)",
+        "Definitely B!",
+        "我认为是B",
+    ],
+)
+def test_what_is_said_last_or_plainly_counts(score: Score, text: str) -> None:
+    assert score("multiple_choice", text, answer="B") == 1.0
+    assert score("multiple_choice", text, answer="A") == 0.0
 
 
 @pytest.mark.parametrize(
