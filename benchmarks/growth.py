@@ -167,7 +167,7 @@ def model(experts: int, folder: Path) -> Path:
 
 def recipe_of(setting: Setting, path: Path) -> GrpoRecipe:
     terms = {
-        f"term {number}": {
+        f"term_{number}": {
             "function": "exact_answer" if number % 2 else "format",
             "args": {} if number % 2 else {"pattern": "gsm8k"},
         }

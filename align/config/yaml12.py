@@ -14,7 +14,7 @@ import yaml
 
 _SCALARS: list[tuple[str, str, str]] = [
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
     ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+0123456789."),
     ("float", r"[-+]?[0-9]+[eE][-+]?[0-9]+", "-+0123456789"),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
@@ -41,6 +41,15 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 seen.add(name)
         return super().construct_mapping(node, deep)
+
+
+def _octal(loader: _Loader, node: Any) -> int:
+    """0o17 is 15; PyYAML knows 017 only, which is seventeen here."""
+    written = loader.construct_scalar(node)
+    return int(written, 8) if written.startswith("0o") else int(loader.construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _octal)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from align.errors import ModelError
+from align.lfs import FETCH, POINTER, is_pointer
 
 _ONE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -112,6 +113,8 @@ def _index(file: Path) -> dict[str, str]:
 
 def _header(file: Path) -> dict[str, Tensor]:
     found = {}
+    if is_pointer(file):
+        raise ModelError(POINTER, file=file, remedy=FETCH)
     try:
         with safe_open(file, framework="pt") as stored:
             for name in stored.keys():  # noqa: SIM118  it is no dictionary

@@ -114,3 +114,12 @@ def test_the_remedy_says_what_yaml_wants(text: str, wanted: str) -> None:
     with pytest.raises(yaml.YAMLError) as caught:
         parse(text)
     assert wanted in remedy(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0o17", 15), ("017", "017"), ("0x1F", 31), ("1_000", "1_000"), ("+12", 12), ("0", 0), ("0o8", "0o8")],
+)
+def test_integers_are_those_of_the_core_schema(text: str, value: object) -> None:
+    found = parse(f"seed: {text}")["seed"]
+    assert (found, type(found)) == (value, type(value))

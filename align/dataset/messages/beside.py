@@ -18,7 +18,7 @@ _AS_SYSTEM = ("system_prompt", "system_message", "system_instruction")
 _AS_TOOLS = ("available_tools", "tool_definitions", "function_definitions", "tool_schemas")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _NOT_READ = ("chat_template_kwargs",)
-_OF_ANSWERS = ("reasoning_content",)
+_OF_ANSWERS = ("reasoning_content", "reasoning", "thinking")
 """What a data set may have beside a completion; a message has it inside."""
 
 
@@ -126,7 +126,7 @@ def check_beside(
         ((*_MEDIA, *_NOT_READ), None),
         (_AS_TOOLS if "tools" not in mapped and tools_column(row) is None else (), "tools"),
         (_AS_SYSTEM if "system" not in mapped and not told else (), "system"),
-        (_OF_ANSWERS if texts else (), None),
+        (_OF_ANSWERS if texts else _OF_ANSWERS[1:], None),
         (("history",) if "instruction" not in form else (), None),
         (("context",) if "instruction" in form and not row.get("input") else (), "input"),
     ]

@@ -21,7 +21,7 @@ FORMS: tuple[tuple[str, ...], ...] = (
 """The columns that make a conversation. Of several forms in one row the first counts, but for one that the
 recipe maps."""
 _NEEDED = {"completion", "output"}
-OF_REWARDS = ("history", "context", "reasoning_content")
+OF_REWARDS = ("history", "context", "reasoning_content", "reasoning", "thinking")
 """Columns that a prompt's row may have for its rewards."""
 
 

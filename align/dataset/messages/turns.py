@@ -121,8 +121,13 @@ def _content(content: Any, where: str) -> str:
     """Text, or parts of text joined."""
     if isinstance(content, str):
         return content
+    if content is None:
+        raise DataError(f"{where} has no content", remedy="give it text, or drop such rows with where:")
     if not isinstance(content, Sequence) or not content:
-        raise _no_message(where)
+        raise DataError(
+            f"{where}: its content is {content!r}, not text",
+            remedy="map a column of text, or drop such rows with where:",
+        )
     texts = []
     for number, part in enumerate(content, 1):
         if isinstance(part, str):

@@ -14,6 +14,7 @@ from typing import Any
 
 from align.dataset.rows.json_text import read_json
 from align.errors import DataError
+from align.lfs import FETCH, POINTER, is_pointer
 
 EXTENSIONS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 PACKED = (".gz", ".zst", ".xz", ".bz2")
@@ -52,6 +53,8 @@ def read_file(path: Path) -> Sequence[Mapping[str, Any]]:
             file=path,
             remedy=f"use {', '.join(EXTENSIONS)}, or one of these packed as {', '.join(PACKED)}",
         )
+    if is_pointer(path):
+        raise DataError(POINTER, file=path, remedy=FETCH)
     try:
         return reader(path)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:

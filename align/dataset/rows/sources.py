@@ -19,8 +19,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _HUB_SECONDS = 5.0
-_REMEDY = (
-    "set data.path=LOCAL (a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, also packed as "
+_LOCAL = (
+    "=LOCAL (a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, also packed as "
     f"{', '.join(PACKED)}, or a folder of them)"
 )
 _NO_DATA = re.compile(r"\.(zip|tar|7z|rar|lz4|txt|md|xlsx?|pkl|pickle|yaml|yml|bin|db|sqlite)(\.\w+)?$", re.I)
@@ -57,13 +57,20 @@ def load_rows(
         rows = read_file(local)
     elif _looks_local(path):
         raise DataError(
-            f"no such file or folder: {path}", file=file, key=key, remedy=f"check the path, or {_REMEDY}"
+            f"no such file or folder: {path}",
+            file=file,
+            key=key,
+            remedy=f"check the path, or {_name_local(key)}",
         )
     else:
         rows = _from_hub(path, subset, split, file=file, key=key)
     if not len(rows):
         raise DataError(f"{path} has no rows", file=file, key=key, remedy="name a source with rows in it")
     return rows
+
+
+def _name_local(key: str | None) -> str:
+    return f"set {key or 'data.path'}{_LOCAL}"
 
 
 def _looks_local(path: str) -> bool:
@@ -100,7 +107,7 @@ def _from_folder(
             f"{folder} has no split {split!r}; data files there: {there}",
             file=file,
             key=key,
-            remedy=f"set split to one of {_split_names(candidates)}" if candidates else _REMEDY,
+            remedy=f"set split to one of {_split_names(candidates)}" if candidates else _name_local(key),
         )
     return read_file(found[0])
 
@@ -208,7 +215,7 @@ def _from_hub(name: str, subset: str | None, split: str, *, file: str | Path | N
             f"{name!r} is no local file or folder, and as a hub data set it cannot be loaded: {why}",
             file=file,
             key=key,
-            remedy=f"check name, subset and split, or {_REMEDY}",
+            remedy=f"check name, subset and split, or {_name_local(key)}",
         ) from error
     finally:
         for (module, switch), value in zip(switches, before, strict=True):

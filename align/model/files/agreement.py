@@ -56,6 +56,12 @@ def _qkv_bias(config: Any) -> tuple[Any, ...]:
     return (True, None) if config.attention_bias else (False, None)
 
 
+def _all_full(config: Any) -> tuple[Any, ...]:
+    """Only vLLM gives some layers of a Llama a window."""
+    types = getattr(config, "layer_types", None)
+    return (types if types and set(types) == {"full_attention"} else None,)
+
+
 def _groups(config: Any) -> tuple[Any, ...]:
     """vLLM always picks groups first; transformers only where topk_method says so."""
     if config.topk_method == "greedy":
@@ -72,7 +78,12 @@ _SILU = trainer("hidden_act", "silu")
 _HEAD_DIM = Field("head_dim", "the trainer", _split_hidden)
 _UNTIED = trainer("tie_word_embeddings", False)
 _CHUNKED = sampler("dual_chunk_attention_config", None)
-_LLAMA = (_SILU, sampler("bias", False, None), sampler("logit_scale", 1.0, None))
+_LLAMA = (
+    _SILU,
+    sampler("bias", False, None),
+    sampler("logit_scale", 1.0, None),
+    Field("layer_types", "vLLM", _all_full),
+)
 _NO_BIAS = tuple(sampler(name, False, None) for name in ("attention_bias", "mlp_bias", "qkv_bias"))
 _JITTER = trainer("router_jitter_noise", 0.0, None)
 _GRANITE = (

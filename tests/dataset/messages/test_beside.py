@@ -85,6 +85,17 @@ def test_the_parts_own_system_message_does_not_hide_the_rows():
             refused()
 
 
+@pytest.mark.parametrize("column", ["reasoning", "thinking"])
+def test_reasoning_beside_a_conversation_is_not_dropped(column):
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for row in ({"messages": talk}, {"prompt": "a", "completion": "b"}, {"instruction": "a", "output": "b"}):
+        with pytest.raises(DataError, match=f"the row has {column}, which is not read") as caught:
+            conversation_of({**row, column: "because"})
+        assert "leave it out" in str(caught.value.remedy)
+        assert conversation_of({**row, column: None}) == conversation_of(row)
+    assert prompt_of({"prompt": "a", column: "because"})  # its rewards may read it
+
+
 def test_context_and_reasoning_beside_texts():
     row = {"instruction": "a", "context": "c", "output": "b"}
     with pytest.raises(DataError, match="the row has context") as caught:

@@ -79,7 +79,7 @@ def test_one_message_a_row(write):
 
 
 def test_broken_trees(write):
-    with pytest.raises(DataError, match="row train/0: the tree: turn 1 is not a message"):
+    with pytest.raises(DataError, match="row train/0: the tree: turn 1 has no content"):
         load_parts(DataConfig(path=write("a.jsonl", [node("a", None, "prompter", None)])))
     with pytest.raises(DataError, match="no message of 1 is the root of a tree"):
         load_parts(DataConfig(path=write("b.jsonl", [node("a", "elsewhere", "prompter", "Hi")])))

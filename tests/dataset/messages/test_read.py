@@ -58,10 +58,10 @@ def test_system_message_of_the_part():
         ([*TALK, *turns(("system", "s"))], "turn 3 is the system's"),
         (TALK[:1], "ends with a turn of 'user'"),
         (turns(("system", "s")), "nothing but a system message"),
-        ([{"role": "user"}], "turn 1 is not a message"),
+        ([{"role": "user"}], "turn 1 has no content"),
         (["a"], "turn 1 is not a message"),
-        ([{"role": "user", "content": 7}], "turn 1 is not a message"),
-        ([{"role": "user", "content": []}], "turn 1 is not a message"),
+        ([{"role": "user", "content": 7}], "turn 1: its content is 7, not text"),
+        ([{"role": "user", "content": []}], "turn 1: its content is \\[\\], not text"),
         (7, "messages is int"),
     ],
 )

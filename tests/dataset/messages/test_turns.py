@@ -87,7 +87,7 @@ def test_forms(turn, expected):
     [
         ({**USER, "mood": "good", "id": 3}, r"messages: turn 1 has 'mood', 'id', which is not known"),
         ({"from": "narrator", "value": "a"}, "turn 1 is from 'narrator'"),
-        ({"from": "human"}, "turn 1 is not a message"),
+        ({"from": "human"}, "turn 1 has no content"),
         ({**USER, "from": "gpt"}, "turn 1 has role and from"),
         ({**USER, "value": "b"}, "turn 1 has content and value"),
         ({"value": "a"}, "turn 1 is not a message"),

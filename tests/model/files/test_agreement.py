@@ -18,7 +18,14 @@ IDS = torch.tensor([[5, 9, 40, 7, 20, 31, 3]])
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 PARTIAL = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
 DISAGREEING = {
-    "llama": {"bias": True, "qkv_bias": True, "logit_scale": 0.5, "is_causal": False, "hidden_act": "gelu"},
+    "llama": {
+        "bias": True,
+        "qkv_bias": True,
+        "logit_scale": 0.5,
+        "is_causal": False,
+        "hidden_act": "gelu",
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
     "mistral": {
         "bias": True,
         "attention_bias": True,
@@ -118,6 +125,13 @@ def test_what_both_compute_alike_passes(name, family):
     check_agreement(family(name).config)
 
 
+@pytest.mark.parametrize("name", ["llama", "mistral", "phi3"])
+def test_layers_that_all_see_everything_pass(name, family):
+    config = family(name).config
+    config.layer_types = ["full_attention"] * config.num_hidden_layers
+    check_agreement(config)
+
+
 @pytest.mark.parametrize(("name", "key", "value"), CASES)
 def test_what_one_side_computes_with_is_refused(name, key, value, family):
     config = family(name).config
@@ -135,7 +149,8 @@ def test_transformers_follows_what_the_table_says_it_follows(name, key, value, f
     if key == "is_causal":
         pytest.skip("the trainer's attention is its own, and causal")
     model = family(name)
-    config = AutoConfig.for_model(**(model.config.to_dict() | {key: value}))
+    window = {"sliding_window": 4} if key == "layer_types" and name == "llama" else {}
+    config = AutoConfig.for_model(**(model.config.to_dict() | {key: value} | window))
     if (name, key) in {("deepseek_v2", "topk_method"), ("deepseek_v2", "num_key_value_heads")}:
         with pytest.raises((UnboundLocalError, RuntimeError)):  # computes nothing at all
             outputs(AutoModelForCausalLM.from_config(config))
