@@ -66,6 +66,7 @@ def test_recipe_loads(blocks: dict[str, list[str]]) -> None:
         ("trl_style", "trl", [0, 0, 1]),
         ("verl_style", "verl", [1, 1, 0]),
         ("openrlhf_style", "openrlhf", [1, 1, 0]),
+        ("trlx_style", "trlx", [1, 1, 0]),
         ("verifiers_style", "verifiers", [1, 1, 0]),
     ],
 )

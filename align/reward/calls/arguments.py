@@ -12,7 +12,7 @@ from typing import Any
 
 from align.reward.contract import Sample
 from align.reward.functions.registry import RewardFunction
-from align.reward.functions.style import ANSWERS, LOOSE_ANSWERS, TRL, VERL_LISTS
+from align.reward.functions.style import ANSWERS, LOOSE_ANSWERS, TRL, TRLX, VERL_LISTS
 from align.types import Message
 
 
@@ -50,7 +50,7 @@ def single(function: RewardFunction, sample: Sample) -> dict[str, Any]:
 
 
 def several(function: RewardFunction, samples: Sequence[Sample], progress: Progress) -> dict[str, Any]:
-    """Keyword arguments of a list function in the style of TRL, verl or OpenRLHF.
+    """Keyword arguments of a list function in the style of TRL, verl, OpenRLHF or trlX.
 
     Args:
         function: the function.
@@ -64,6 +64,8 @@ def several(function: RewardFunction, samples: Sequence[Sample], progress: Progr
         return _taken(function, _trl(function, samples, progress))
     if function.style.name == "openrlhf":
         return _taken(function, _openrlhf(function, samples))
+    if function.style.name == "trlx":
+        return _taken(function, _trlx(function, samples))
     rows = [_verl(function, sample) for sample in samples]
     given = {name for row in rows for name in row}
     return _taken(
@@ -101,6 +103,21 @@ def _openrlhf(function: RewardFunction, samples: Sequence[Sample]) -> dict[str, 
     offered: dict[str, Any] = {"queries": texts, "prompts": prompts}
     if "labels" in function.style.takes or any("label" in sample for sample in samples):
         offered["labels"] = [_truth(sample, "label", "labels") for sample in samples]
+    return offered
+
+
+def _trlx(function: RewardFunction, samples: Sequence[Sample]) -> dict[str, Any]:
+    prompts = [prompt_text(sample) for sample in samples]
+    answers = [sample.completion for sample in samples]
+    names = {name for sample in samples for name in sample.columns} - TRLX - {"prompt", "completion"}
+    offered: dict[str, Any] = {name: [sample.get(name) for sample in samples] for name in names}
+    offered |= {
+        "samples": [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)],
+        "prompts": prompts,
+        "outputs": answers,
+    }
+    for name in function.style.needs - offered.keys() - function.keywords.keys():
+        offered[name] = [sample[name] for sample in samples]  # raises, naming the columns there are
     return offered
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from align.reward.functions.style import (
     ANSWERS,
     OPENRLHF,
     TRL,
+    TRLX,
     VERIFIERS,
     VERL,
     VERL_LISTS,
@@ -26,9 +28,11 @@ from align.reward.functions.style import (
 
 FORMS = (
     "f(sample), f(completions, **columns), compute_score(solution_str, ground_truth), "
-    "f(queries, prompts, labels), f(completion, answer)"
+    "f(queries, prompts, labels), f(samples, prompts, outputs), f(completion, answer)"
 )
-_TELLING = sorted({"sample", "samples"} | TRL | ANSWERS | VERL | set(VERL_LISTS) | OPENRLHF | VERIFIERS)
+_TELLING = sorted(
+    {"sample", "samples"} | TRL | ANSWERS | VERL | set(VERL_LISTS) | OPENRLHF | TRLX | VERIFIERS
+)
 _SHOWN = 5
 """Functions that a message describes at most."""
 
@@ -210,8 +214,15 @@ def _own(module: ModuleType) -> dict[str, Callable[..., Any]]:
     return {
         name: value
         for name, value in vars(module).items()
-        if callable(value) and getattr(value, "__module__", None) == module.__name__
+        if callable(value) and getattr(_unbound(value), "__module__", None) == module.__name__
     }
+
+
+def _unbound(value: Any) -> Any:
+    """The function of a ``functools.partial``; anything else as it is."""
+    while isinstance(value, partial):
+        value = value.func
+    return value
 
 
 def _list(names: Mapping[str, None]) -> str:

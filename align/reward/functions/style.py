@@ -5,6 +5,7 @@ trl        f(prompts, completions, completion_ids, **columns) -> list[float | No
 verl       compute_score(data_source, solution_str, ground_truth, extra_info) -> float | dict
            or the plural of these names -> a list of them
 openrlhf   reward_func(queries, prompts, labels) -> tensor | {"rewards": tensor, ...}
+trlx       reward_fn(samples, prompts, outputs, **columns) -> list[float], all of them texts
 verifiers  f(prompt, completion, answer, state, task, info, parser) -> float
 """
 
@@ -34,9 +35,10 @@ VERL_LISTS = {
 }
 """Plural names of verl, and the value that each lists."""
 OPENRLHF = frozenset({"queries", "prompts", "labels"})
+TRLX = frozenset({"samples", "prompts", "outputs"})
 VERIFIERS = frozenset({"prompt", "completion", "answer", "state", "task", "info", "parser"})
 
-StyleName = Literal["native", "trl", "verl", "openrlhf", "verifiers"]
+StyleName = Literal["native", "trl", "verl", "openrlhf", "trlx", "verifiers"]
 _VARIADIC = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
@@ -92,6 +94,8 @@ def style_of(function: Callable[..., Any]) -> Style | None:
         # verl calls with keywords alone, so its function may have no names; any other is anybody's guess
         bare = takes_any and getattr(function, "__name__", "") == "compute_score"
         return style("verl", batched=False) if bare else None
+    if "outputs" in takes and takes & {"samples", "prompts"}:
+        return style("trlx", batched=True)
     positional = first.kind is not inspect.Parameter.KEYWORD_ONLY
     several = first.name == "samples" or hint.lower().startswith(("list[", "sequence[", "typing.list["))
     if positional and (first.name in {"sample", "samples"} or "Sample" in hint):
@@ -137,6 +141,7 @@ def offered(style: Style) -> frozenset[str]:
         "native": frozenset(),
         "trl": TRL | TRL_OFFERS,
         "openrlhf": OPENRLHF,
+        "trlx": TRLX,
         "verifiers": VERIFIERS,
     }
     return names[style.name]
@@ -160,7 +165,7 @@ def check_arguments(
             known = ", ".join(settable) or "none"
             remedy = f"did you mean {near[0]!r}?" if near else f"arguments it takes: {known}"
             raise RewardError(f"takes no argument {name!r}", file=file, key=member or None, remedy=remedy)
-    if style.name in {"trl", "verifiers"}:  # their parameters without a value are columns
+    if style.name in {"trl", "trlx", "verifiers"}:  # their parameters without a value are columns
         return
     for name, value in settable.items():
         if value.default is inspect.Parameter.empty and name not in args:

@@ -141,6 +141,14 @@ def test_rewards_shipped_with_trl_by_dotted_path(
         "    import torch\n"
         "    found = torch.tensor([float(q.endswith('?' + a)) for q, a in zip(queries, labels)])\n"
         "    return {'rewards': found, 'scores': found / 2, 'extra_logs': {'size': found + 1}}",
+        "def reward_fn(samples, prompts, outputs, answer, **kwargs):\n"
+        "    assert samples == [p + o for p, o in zip(prompts, outputs)] and prompts[0] == '2+2?'\n"
+        "    return [float(o == a) for o, a in zip(outputs, answer)]",
+        "from functools import partial\n"
+        "def _score(completions, answer, unit, **kwargs):\n"
+        "    texts = [c if isinstance(c, str) else c[-1]['content'] for c in completions]\n"
+        "    return [unit * (t == a) for t, a in zip(texts, answer)]\n"
+        "f = partial(_score, unit=1.0)",
         "def f(completion, answer, **kwargs): return float(completion[-1]['content'] == answer)",
         "async def f(completion, answer): return float(completion[-1]['content'] == answer)",
         "def f(completion: str, answer): return float(completion == answer)",

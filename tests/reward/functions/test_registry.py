@@ -51,6 +51,7 @@ def test_the_only_marked_function_of_a_file(write: Write) -> None:
         ("def f(data_sources, solution_strs, ground_truths, extra_infos)", "verl", True),
         ("def compute_score(**kwargs)", "verl", False),
         ("def f(queries, prompts, labels, **kwargs)", "openrlhf", True),
+        ("def reward_fn(samples, prompts, outputs, **kwargs)", "trlx", True),
         ("def f(completion, answer, **kwargs)", "verifiers", False),
         ("async def f(parser, completion)", "verifiers", False),
         ("def f(state)", "verifiers", False),
