@@ -79,10 +79,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in args.vary:
             values = [value for value in VARIED[name] if value <= (args.largest or value)]
-            rows = {
-                value: measured(replace(Setting(), **{name: value}), Path(folder), args) for value in values
-            }
-            show(name, rows)
+            rows: dict[int, dict[str, float]] = {}
+            for value in values:
+                rows[value] = measured(replace(Setting(), **{name: value}), Path(folder), args)
+                show(name, value, rows)
+            exponents(rows)
 
 
 def measured(setting: Setting, folder: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -208,17 +209,20 @@ def prompts_of(setting: Setting, recipe: GrpoRecipe) -> list[Prompt]:
     ]
 
 
-def show(name: str, rows: dict[int, dict[str, float]]) -> None:
-    """A table, a line a value, and the exponents below."""
-    keys = list(next(iter(rows.values())))
-    print(f"\n{name:>12}" + "".join(f"{key:>15}" for key in keys))
-    for value, row in rows.items():
-        print(f"{value:>12}" + "".join(f"{row[key]:>15.3f}" for key in keys))
+def show(name: str, value: int, rows: dict[int, dict[str, float]]) -> None:
+    """A line of the table, with its head above the first."""
+    row = rows[value]
+    if len(rows) == 1:
+        print(f"\n{name:>12}" + "".join(f"{key:>15}" for key in row))
+    print(f"{value:>12}" + "".join(f"{each:>15.3f}" for each in row.values()), flush=True)
+
+
+def exponents(rows: dict[int, dict[str, float]]) -> None:
+    """The lines below the table."""
     sizes = sorted(rows)
-    if len(sizes) < 2:
-        return
-    for what, few in (("last", sizes[-2]), ("all", sizes[0])):
-        grown = [exponent(rows[few][key], rows[sizes[-1]][key], sizes[-1] / few) for key in keys]
+    for what, few in (("last", sizes[-2]), ("all", sizes[0])) if len(sizes) > 1 else ():
+        least, most = rows[few], rows[sizes[-1]]
+        grown = [exponent(least[key], most[key], sizes[-1] / few) for key in most]
         print(f"{'^ ' + what:>12}" + "".join(f"{each:>15.2f}" for each in grown), flush=True)
 
 

@@ -16,6 +16,7 @@ from align.config import yaml12
 from align.config.places import check_place
 from align.errors import RecipeError
 from align.report.environment import environment
+from align.report.owner import FILES, Owner
 
 #: A resumed run may change these: how long it goes on, where it runs, what is measured and kept.
 CHANGEABLE = frozenset(
@@ -34,10 +35,11 @@ class RunDirectory:
         self.resolved = resolved
         self.recipe_hash = recipe_hash(resolved)
         self._handler: logging.Handler | None = None
+        self._owner: Owner | None = None
 
     @classmethod
     def create(cls, path: str | Path, resolved: dict[str, Any], *, resume: bool = False) -> RunDirectory:
-        """Make a new run directory, or take up an existing one, and start its log.
+        """Make a new run directory, or take up an existing one, become its owner, and start its log.
 
         Args:
             path: usually runs/<name>.
@@ -46,28 +48,36 @@ class RunDirectory:
 
         Raises:
             RecipeError: the directory is taken and ``resume`` is off, or cannot be made; there is nothing
-                to resume; or the recipe differs in a key that a resumed run may not change.
+                to resume; the recipe differs in a key that a resumed run may not change; or another process
+                is at work there.
         """
         path = Path(path)
-        recipe = path / "resolved.yaml"
-        if resume:
-            _check_resumable(recipe, resolved)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RecipeError(
-                "this run directory exists already",
-                file=path,
-                key="name",
-                remedy="continue it with --resume, choose another with name=…, or remove it",
-            )
+        if not resume:
+            _check_free(path)
         check_place(path, key="run_dir")
-        path.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(yaml12.dump(resolved), encoding="utf-8")
-        facts = json.dumps(environment(), indent=2)
-        (path / "environment.json").write_text(facts + "\n", encoding="utf-8")
+        if not resume:
+            path.mkdir(parents=True, exist_ok=True)
         run = cls(path, resolved)
-        run._start_log()
+        run._owner = Owner.take(path) if path.is_dir() else None
+        try:
+            run._begin(resume)
+        except BaseException:
+            run.close()
+            raise
         logging.getLogger(__name__).info("%s %s", "resumed" if resume else "started", path)
         return run
+
+    def _begin(self, resume: bool) -> None:
+        """What must be seen and written by the owner alone."""
+        recipe = self.path / "resolved.yaml"
+        if resume:
+            _check_resumable(recipe, self.resolved)
+        else:
+            _check_free(self.path)
+        recipe.write_text(yaml12.dump(self.resolved), encoding="utf-8")
+        facts = json.dumps(environment(), indent=2)
+        (self.path / "environment.json").write_text(facts + "\n", encoding="utf-8")
+        self._start_log()
 
     @property
     def metrics(self) -> Path:
@@ -115,7 +125,10 @@ class RunDirectory:
         self.close()
 
     def close(self) -> None:
-        """Stop logging into this run; safe to call twice."""
+        """Stop logging into this run and let others have it; safe to call twice."""
+        if self._owner is not None:
+            self._owner.release()
+            self._owner = None
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
             self._handler.close()
@@ -127,6 +140,16 @@ class RunDirectory:
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._handler)
         logging.getLogger("align").setLevel(logging.INFO)
+
+
+def _check_free(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(each.name not in FILES for each in path.iterdir())):
+        raise RecipeError(
+            "this run directory exists already",
+            file=path,
+            key="name",
+            remedy="continue it with --resume, choose another with name=…, or remove it",
+        )
 
 
 def recipe_hash(resolved: Mapping[str, Any]) -> str:

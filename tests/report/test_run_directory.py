@@ -111,7 +111,7 @@ def test_resuming_takes_up_the_run_and_its_log(start):
     ],
 )
 def test_resuming_with_another_recipe_names_the_key(start, recipe, key):
-    start()
+    start().close()
     with pytest.raises(RecipeError) as caught:
         start(recipe, resume=True)
     assert caught.value.key == key

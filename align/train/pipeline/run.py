@@ -19,6 +19,7 @@ from typing import Any
 
 from align.config.recipe import EvalRecipe, PipelineRecipe
 from align.errors import AlignError, RecipeError
+from align.report.owner import Owner
 from align.train.pipeline.stages import Stage
 
 STATE = "pipeline.json"
@@ -51,11 +52,25 @@ def run_pipeline(
 
     Raises:
         RecipeError: the directory holds a pipeline and ``resume`` is off, or the other way round, or
-            a finished stage has another recipe now.
+            a finished stage has another recipe now, or another process runs the pipeline.
         AlignError: a stage failed; the error carries its exit status.
         KeyboardInterrupt: a stage was interrupted.
     """
-    launch = launch or align_process
+    pipeline.directory.mkdir(parents=True, exist_ok=True)
+    owner = Owner.take(pipeline.directory)
+    try:
+        return _run(pipeline, stages, resume, say, launch or align_process)
+    finally:
+        owner.release()
+
+
+def _run(
+    pipeline: PipelineRecipe,
+    stages: Sequence[Stage],
+    resume: bool,
+    say: Callable[[str], None],
+    launch: Launch,
+) -> State:
     state = State(pipeline.directory)
     if state.stages and not resume:
         raise RecipeError(
