@@ -30,6 +30,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run that is
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Resolve and check everything, show it, start nothing.")
 ]
+RayAddress = Annotated[str | None, typer.Option(help="Join a Ray cluster: auto, or ray://host:port.")]
+
+
+def on_cluster(overrides: list[str] | None, address: str | None) -> list[str]:
+    """The overrides of a recipe, with the cluster that the command line names."""
+    return [*(overrides or []), *([f"cluster.ray_address={address}"] if address else [])]
+
 
 DEBUG = "ALIGN_DEBUG"
 """Environment variable behind ``--debug``; processes started by a command inherit it."""

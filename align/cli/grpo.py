@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from align.cli.common import DryRun, Overrides, RecipeFile, Resume, console
+from align.cli.common import DryRun, Overrides, RayAddress, RecipeFile, Resume, console, on_cluster
 
 
 def grpo(
@@ -14,9 +10,7 @@ def grpo(
     overrides: Overrides = None,
     resume: Resume = False,
     dry_run: DryRun = False,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Join a Ray cluster: auto, or ray://host:port.")
-    ] = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Reinforcement learning from several rewards with GRPO.
 
@@ -32,9 +26,7 @@ def grpo(
     from align.config.load import load_recipe
     from align.config.recipe import GrpoRecipe
 
-    extra = [f"cluster.ray_address={ray_address}"] if ray_address else []
-    loaded = load_recipe(recipe, [*(overrides or []), *extra], kind=GrpoRecipe)
-
+    loaded = load_recipe(recipe, on_cluster(overrides, ray_address), kind=GrpoRecipe)
     if dry_run:
         from align.reward.functions.registry import resolve
         from align.train.grpo.dry_run import dry_run_grpo

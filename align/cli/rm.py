@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from align.cli.common import DryRun, Overrides, RecipeFile, Resume, console
+from align.cli.common import DryRun, Overrides, RayAddress, RecipeFile, Resume, console, on_cluster
 
 
 def rm(
-    recipe: RecipeFile, overrides: Overrides = None, resume: Resume = False, dry_run: DryRun = False
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    ray_address: RayAddress = None,
 ) -> None:
     """Train a reward model on preference pairs or scored conversations.
 
@@ -24,7 +28,7 @@ def rm(
     from align.config.load import load_recipe
     from align.config.recipe import RewardModelRecipe
 
-    loaded = load_recipe(recipe, overrides or [], kind=RewardModelRecipe)
+    loaded = load_recipe(recipe, on_cluster(overrides, ray_address), kind=RewardModelRecipe)
     if dry_run:
         from align.train.reward_model.dry_run import dry_run_reward_model
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from align.cli.common import DryRun, Overrides, RecipeFile, Resume, console
+from align.cli.common import DryRun, Overrides, RayAddress, RecipeFile, Resume, console, on_cluster
 
 
 def sft(
-    recipe: RecipeFile, overrides: Overrides = None, resume: Resume = False, dry_run: DryRun = False
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    ray_address: RayAddress = None,
 ) -> None:
     """Fine-tune a policy on a mixture of conversations.
 
@@ -23,7 +27,7 @@ def sft(
     from align.config.load import load_recipe
     from align.config.recipe import SftRecipe
 
-    loaded = load_recipe(recipe, overrides or [], kind=SftRecipe)
+    loaded = load_recipe(recipe, on_cluster(overrides, ray_address), kind=SftRecipe)
     if dry_run:
         from align.train.sft.dry_run import dry_run_sft
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 REWARD = """
 from align.reward import Sample, reward
-from spelling import vowels
+from .spelling import vowels
 
 
 @reward(name="vowels")
@@ -39,9 +40,27 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def head() -> Iterator[tuple[str, dict[str, str]]]:
+def dashboard_packages(repo_root: Path, tmp_path: Path) -> Path:
+    """What Ray's dashboard needs beside align's environment: it takes the jobs."""
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(tmp_path / "jobs"),
+    ]
+    subprocess.run([*install, "-r", str(repo_root / ".ci/lock/jobs.txt")], check=True, timeout=300)
+    return tmp_path / "jobs"
+
+
+@pytest.fixture
+def head(dashboard_packages: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Address of a cluster's dashboard, and the environment of who may speak to it."""
     environment = os.environ | {
+        "PYTHONPATH": str(dashboard_packages),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": uuid.uuid4().hex,
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -55,6 +74,12 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
         process = subprocess.Popen(
             [*begin, "--block"], env=environment, stdout=log, stderr=log, start_new_session=True
         )
+        listing = [ray, "job", "list", "--address", f"http://127.0.0.1:{dashboard}"]
+        end = time.monotonic() + 120
+        while subprocess.run(listing, env=environment, capture_output=True, timeout=60).returncode:
+            assert process.poll() is None, Path(folder, "log").read_text()
+            assert time.monotonic() < end
+            time.sleep(0.5)
         yield f"http://127.0.0.1:{dashboard}", environment
         os.killpg(process.pid, 15)
         process.wait(60)

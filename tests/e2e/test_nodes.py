@@ -125,3 +125,37 @@ def begun(asked: list[str], nodes: Any, run: Path) -> subprocess.Popen[str]:
         assert time.monotonic() < end
         time.sleep(0.2)
     return process
+
+
+def test_fine_tuning_on_two_nodes_stops_and_goes_on(repo_root: Path, folder: Path, ray_nodes: Any) -> None:
+    run = folder / "run"
+
+    def asked(*overrides: str) -> list[str]:
+        return [
+            str(Path(sys.executable).with_name("align")),
+            "sft",
+            str(repo_root / "recipes/quickstart/sft.yaml"),
+            "--ray-address",
+            nodes.address,
+            f"policy.path={repo_root / 'recipes/quickstart/policy'}",
+            "cluster.processes=2",
+            "cluster.threads=1",
+            "report.console=false",
+            f"run_dir={run}",
+            *overrides,
+        ]
+
+    with ray_nodes([1, 1], folder) as nodes:
+        process = begun(asked("sft.max_steps=2000"), nodes, run)
+        assert nodes.runs(0, "TrainingRank")
+        assert nodes.runs(1, "TrainingRank")
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=200)
+        assert process.returncode == 130, told
+        assert "continue with --resume" in told  # what rank 0 prints is seen here
+        reached = steps(run)[-1]["step"]
+        again = asked(f"sft.max_steps={reached + 2}", "--resume")
+        done = subprocess.run(again, env=nodes.environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [each["step"] for each in steps(run)] == list(range(1, reached + 3))
+    assert (run / "final" / "model.safetensors").is_file()

@@ -1,6 +1,6 @@
-"""Several training processes on this machine, through torch's elastic launcher.
+"""Several training processes: on this machine through torch's elastic launcher, on a Ray cluster as actors.
 
-Under torchrun (several machines) the processes exist already and nothing is launched.
+Under torchrun the processes exist already and nothing is launched.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def starts_processes(recipe: TrlRecipe) -> bool:
 def train_or_launch(
     recipe: Any, prepared: Any, train: Callable[..., None], launched: Callable[..., None], *, resume: bool
 ) -> None:
-    """Train in this process, or in ``cluster.processes`` of their own through torch's elastic launcher;
-    started by torchrun, this process is one of them.
+    """Train in this process, or in ``cluster.processes`` of their own: on the Ray cluster that the recipe
+    names, else here through torch's elastic launcher. Started by torchrun, this process is one of them.
 
     Args:
         recipe: the run.
@@ -39,7 +39,11 @@ def train_or_launch(
     Raises:
         EngineError: a process failed.
     """
-    if starts_processes(recipe):
+    if recipe.cluster.ray_address and "LOCAL_RANK" not in os.environ:
+        from align.cluster.training_ranks import train_on_cluster  # Ray takes seconds to import
+
+        train_on_cluster(launched, recipe, prepared, resume=resume)
+    elif starts_processes(recipe):
         launch(launched, recipe, prepared, resume=resume)
     else:
         train(recipe, prepared, resume=resume)
