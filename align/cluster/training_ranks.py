@@ -45,8 +45,8 @@ class TrainingRank:
 
     def train(
         self, work: Work, recipe: Any, resume: bool, data: Mapping[str, bytes], places: Mapping[str, str]
-    ) -> None:
-        """Do the work, with the environment that torchrun would give.
+    ) -> bool:
+        """Do the work, with the environment that torchrun would give; False where it was asked to stop.
 
         Args:
             work: what to do.
@@ -65,6 +65,9 @@ class TrainingRank:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.write_bytes(content)
                 work(recipe, resume, Path(folder))
+            return True
+        except KeyboardInterrupt:  # Ray would call it a cancelled task
+            return False
         finally:
             sys.stdout = sys.__stdout__
             self.said.put(None)
@@ -76,9 +79,9 @@ class TrainingRank:
             yield text
 
     @ray.method(concurrency_group="beside")
-    def interrupt(self) -> None:
-        """As Ctrl-C would."""
-        os.kill(os.getpid(), signal.SIGINT)
+    def interrupt(self, ask: Callable[[], None]) -> None:
+        """Hand on a wish to stop."""
+        ask()
 
 
 class _Said:
@@ -100,7 +103,9 @@ class _Said:
         return False
 
 
-def train_on_cluster(work: Work, recipe: TrlRecipe, data: Any, *, resume: bool) -> None:
+def train_on_cluster(
+    work: Work, recipe: TrlRecipe, data: Any, *, resume: bool, ask_to_stop: Callable[[], None]
+) -> None:
     """Run ``work`` on ``cluster.processes`` ranks of the cluster and wait for them.
 
     Args:
@@ -108,6 +113,7 @@ def train_on_cluster(work: Work, recipe: TrlRecipe, data: Any, *, resume: bool) 
         recipe: the run; its run directory must be the same on all machines.
         data: prepared once, here: ``data.save(folder)`` writes what ``work`` reads.
         resume: continue from the latest checkpoint.
+        ask_to_stop: called in each rank when the user wants to stop; a module's function.
 
     Raises:
         EngineError: the cluster cannot be reached or has no room, or a rank died.
@@ -121,14 +127,16 @@ def train_on_cluster(work: Work, recipe: TrlRecipe, data: Any, *, resume: bool) 
         host, port = wait(ranks[0].meet.remote(), TRAINER)
         files = ray.put(_files(data))
         printed = threading.Thread(target=_print, args=(ranks[0],), daemon=True)
-        with _interrupts(ranks):
+        with _interrupts(ranks, ask_to_stop):
             asked = [
                 actor.train.remote(work, recipe, resume, files, _environment(placement, rank, host, port))
                 for rank, actor in enumerate(ranks)
             ]
             printed.start()
-            wait_all(asked, TRAINER)
+            ended = wait_all(asked, TRAINER)
         printed.join(10)
+        if not all(ended):
+            raise KeyboardInterrupt
 
 
 def _environment(placement: Placement, rank: int, host: str, port: int) -> dict[str, str]:
@@ -167,12 +175,16 @@ def _print(actor: Any) -> None:
 
 
 @contextmanager
-def _interrupts(actors: list[Any]) -> Iterator[None]:
-    """Ctrl-C here is one there: the step in hand ends with a checkpoint."""
+def _interrupts(actors: list[Any], ask_to_stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C ends the step in hand with a checkpoint, the second ends all at once."""
+    asked = threading.Event()
 
     def hand_on(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
         for actor in actors:
-            actor.interrupt.remote()
+            actor.interrupt.remote(ask_to_stop)
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -11,8 +11,17 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 
+_asked = threading.Event()
+
+
+def ask_to_stop() -> None:
+    """As the first Ctrl-C, where no signal can be caught: training in an actor is in a thread of its own."""
+    _asked.set()
+
+
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a wish, the second into KeyboardInterrupt.
+    """Turns the first SIGINT or SIGTERM, or :func:`ask_to_stop`, into a wish, a second signal into
+    KeyboardInterrupt.
 
     Usage::
 
@@ -21,14 +30,20 @@ class StopRequest:
                 if stop.requested:
                     save(); break
 
-    Outside the main thread, where signals cannot be caught, it does nothing.
+    Outside the main thread, where signals cannot be caught, it is only asked.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self._noted = False
         self._before: dict[int, Any] = {}
 
+    @property
+    def requested(self) -> bool:
+        """Whether to stop after the step in hand."""
+        return self._noted or _asked.is_set()
+
     def __enter__(self) -> StopRequest:
+        _asked.clear()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
@@ -43,5 +58,5 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self._noted = True
         _log.warning("stopping after this step with a checkpoint; press Ctrl-C again to stop at once")

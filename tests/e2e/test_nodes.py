@@ -138,9 +138,9 @@ def test_fine_tuning_on_two_nodes_stops_and_goes_on(repo_root: Path, folder: Pat
             "--ray-address",
             nodes.address,
             f"policy.path={repo_root / 'recipes/quickstart/policy'}",
+            "policy.dtype=float32",
             "cluster.processes=2",
             "cluster.threads=1",
-            "report.console=false",
             f"run_dir={run}",
             *overrides,
         ]

@@ -77,7 +77,7 @@ def test_passes_over_logits_equal_eager_ones(monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["lora", "checkpointing"])
+@pytest.mark.parametrize("kind", [pytest.param("lora", marks=pytest.mark.slow), "checkpointing"])
 def test_adapters_and_recomputed_layers_may_be_compiled(kind):
     found = []
     for wanted in (False, True):

@@ -120,7 +120,7 @@ def own_experts(sampled: Sampled, batch: TrainBatch, row: int) -> np.ndarray:
     return torch.stack(selected, 1).numpy()
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_every_fed_token_of_every_completion_has_its_experts(dtype, request):
     groups = request.getfixturevalue(dtype).groups
     for group in groups:
@@ -147,13 +147,14 @@ def test_fp32_agreement_is_complete(fp32):
     assert fp32.metrics["mismatch/logprob_max"] < 1e-3
 
 
+@pytest.mark.slow
 def test_bf16_agreement_is_measured(bf16):
     assert 0.97 <= bf16.metrics["router/agreement"] <= 1
     assert bf16.metrics["mismatch/logprob_max"] < 0.1
     print({name: value for name, value in bf16.metrics.items() if name.startswith(("router", "mismatch"))})
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_the_engines_gate_computes_in_fp32_whatever_the_directory_says(dtype, request):
     sampled = request.getfixturevalue(dtype)
     gates = find_routers(PolicyModel(sampled.recipe, device="cpu").model)

@@ -16,6 +16,7 @@ import torch
 from align.config.recipe import TrlRecipe
 from align.config.run import ClusterConfig
 from align.errors import EngineError
+from align.train.interrupt import ask_to_stop
 
 
 def starts_processes(recipe: TrlRecipe) -> bool:
@@ -42,7 +43,7 @@ def train_or_launch(
     if recipe.cluster.ray_address and "LOCAL_RANK" not in os.environ:
         from align.cluster.training_ranks import train_on_cluster  # Ray takes seconds to import
 
-        train_on_cluster(launched, recipe, prepared, resume=resume)
+        train_on_cluster(launched, recipe, prepared, resume=resume, ask_to_stop=ask_to_stop)
     elif starts_processes(recipe):
         launch(launched, recipe, prepared, resume=resume)
     else:

@@ -184,6 +184,16 @@ class StopWhenAsked(TrainerCallback):
         self.stop = stop
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        if self.stop.requested:
+        if any_process(self.stop.requested, args.device):
             control.should_save = control.should_training_stop = True
         return control
+
+
+def any_process(wanted: bool, device: torch.device) -> bool:
+    """Whether any of those that train wants it: a signal reaches them at different steps, and all must stop
+    after the same one. Called on all."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return wanted
+    votes = torch.tensor(float(wanted), device=device)
+    torch.distributed.all_reduce(votes)
+    return bool(votes > 0)
