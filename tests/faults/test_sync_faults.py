@@ -330,8 +330,8 @@ def test_stale_mla_copies_under_lora(lora):
     "fault",
     [
         ("align.rollout.inplace:InPlaceLoader", "load"),  # nothing is taken over
-        ("align.rollout.inplace", "_forget_expert_kernel"),
-        ("align.rollout.inplace", "_repack"),
+        ("align.rollout.fill", "forget_expert_kernel"),
+        ("align.rollout.fill", "_repack"),
     ],
     ids=["everything", "expert kernels", "linear layers"],
 )

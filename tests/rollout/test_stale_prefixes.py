@@ -21,7 +21,7 @@ def engine(*, busy: bool) -> Engine:
     return made
 
 
-SOURCE: Any = SimpleNamespace(whole=True)
+SOURCE: Any = SimpleNamespace(whole=True, first=True, last=True)
 
 
 def test_a_cache_that_was_dropped_lets_the_push_pass() -> None:
