@@ -87,10 +87,11 @@ def _self() -> dict[str, Any]:
 
 def _machine() -> dict[str, str]:
     """Tells one start of one machine, and one container on it, from all others."""
-    return {
-        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "processes": os.readlink("/proc/self/ns/pid"),
-    }
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return {"boot": boot, "processes": os.readlink("/proc/self/ns/pid")}
+    except OSError:  # no Linux
+        return {"boot": str(psutil.boot_time()), "processes": socket.gethostname()}
 
 
 def _lives(record: dict[str, Any], file: Path) -> bool:
